@@ -1,0 +1,136 @@
+"""The configuration as frozen slices, one for each room, and the way from a TOML text to them.
+
+Reads no file, no environment: `gateway.tap` hands in the text and a function that reads the files
+it names. Collects every problem, with its line, and raises once.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.config.admin import AdminConfig
+from gateway.config.entry import EntryConfig
+from gateway.config.http import HTTPConfig
+from gateway.config.instances import read_instances
+from gateway.config.log import LogConfig
+from gateway.config.policy import NO_TABLE, Policy, read_policy
+from gateway.config.record import AuditConfig, RecordingConfig
+from gateway.config.ssh import SSHConfig
+from gateway.config.traces import TracesConfig
+from gateway.errors import ConfigError
+from gateway.model import Instance
+from gateway.table import Problems, Table, lines_of
+
+__all__ = [
+    "AdminConfig",
+    "AuditConfig",
+    "Config",
+    "EntryConfig",
+    "HTTPConfig",
+    "LogConfig",
+    "MetricsConfig",
+    "Policy",
+    "RecordingConfig",
+    "SSHConfig",
+    "SessionsConfig",
+    "TracesConfig",
+    "parse",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsConfig:
+    """The listener for /metrics and /healthz."""
+
+    listen: tuple[str, ...]
+    hypeman_names: bool = False  # hypeman's seven metrics beside ours, by their own names
+
+    @classmethod
+    def of(cls, table: Table | None) -> MetricsConfig | None:
+        """What the table says; None without it. What is wrong with it is the table's problem."""
+        if table is None:
+            return None
+        config = cls(
+            listen=table.texts("listen", ("tcp:9464:interface=127.0.0.1",)),
+            hypeman_names=table.truth("hypeman_names", cls.hypeman_names),
+        )
+        table.done()
+        return config
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionsConfig:
+    """Bounds of all sessions together."""
+
+    max: int = 10_000
+    drain: float = 5  # seconds that sessions get to end when the gateway stops
+
+    @classmethod
+    def of(cls, table: Table | None) -> SessionsConfig:
+        """What the table says. What is wrong with it is the table's problem."""
+        if table is None:
+            return cls()
+        config = cls(
+            max=table.whole("max", cls.max, 1, 1_000_000),
+            drain=table.number("drain", cls.drain, 0, 86_400),
+        )
+        table.done()
+        return config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything. A front that is None is not started."""
+
+    ssh: SSHConfig | None = None
+    http: HTTPConfig | None = None
+    entry: EntryConfig = field(default_factory=EntryConfig)
+    metrics: MetricsConfig | None = None
+    log: LogConfig = field(default_factory=LogConfig)
+    admin: AdminConfig | None = None
+    traces: TracesConfig | None = None
+    audit: AuditConfig = field(default_factory=AuditConfig)
+    recording: RecordingConfig | None = None  # None = nothing is recorded
+    policy: Policy = NO_TABLE
+    sessions: SessionsConfig = SessionsConfig()
+    instances: tuple[Instance, ...] = ()
+    ready_file: Path | None = None  # written, by rename, once every listener accepts
+
+
+def parse(text: str, name: str, base: Path, read: Callable[[Path], bytes]) -> Config:
+    """The configuration in a TOML text.
+
+    `name` stands before the line in every problem, relative paths are below `base`, and `read`
+    gives the bytes of a file that the text names (OSError when it cannot). Raises ConfigError
+    with every problem there is.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([f"{name}: not valid TOML: {error}"]) from error
+    problems = Problems(name, lines_of(text))
+    top = Table(document, (), problems, base)
+    config = Config(
+        ssh=SSHConfig.of(top.table("ssh"), read),
+        http=HTTPConfig.of(top.table("http"), top.table("web"), read),
+        entry=EntryConfig.of(top.table("entry")),
+        metrics=MetricsConfig.of(top.table("metrics")),
+        log=LogConfig.of(top.table("log")),
+        traces=TracesConfig.of(top.table("traces")),
+        admin=AdminConfig.of(top.table("admin")),
+        audit=AuditConfig.of(top.table("audit")),
+        recording=RecordingConfig.of(top.table("recording")),
+        policy=read_policy(top),
+        sessions=SessionsConfig.of(top.table("sessions")),
+        instances=read_instances(top),
+        ready_file=top.maybe_path("ready_file"),
+    )
+    top.done()
+    if not problems.found and config.ssh is None and config.http is None:
+        problems.add((), "neither [ssh] nor [http] is there, so nobody could come in")
+    if problems.found:
+        raise ConfigError(problems.sentences())
+    return config

@@ -1,0 +1,393 @@
+"""The words of the house as plain, frozen data. No behaviour beyond what a word means, no I/O."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+
+# RFC 4254 section 6.10: the signals that have a portable name, without SIG.
+SIGNALS: Mapping[str, int] = {
+    name: int(signal.Signals[f"SIG{name}"])
+    for name in (
+        "ABRT", "ALRM", "FPE", "HUP", "ILL", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM", "USR1", "USR2",
+    )
+}  # fmt: skip
+
+
+class Operation(str, Enum):
+    """What a principal asks for; the closed list that policy, audit and metrics share."""
+
+    EXEC = "exec"
+    SHELL = "shell"
+    SFTP = "sftp"
+    UPLOAD = "upload"
+    DOWNLOAD = "download"
+    STAT = "stat"
+    LIST = "list"
+    FORWARD = "forward"  # one connection, from the client into the guest or the other way
+    LISTEN = "listen"  # a listener in the guest, for connections to the client
+
+
+class Outcome(str, Enum):
+    """How a session ended; the closed list that log, metric label and test share."""
+
+    COMPLETED = "completed"
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    LOST = "lost"
+    TIMED_OUT = "timed_out"
+    OVERRUN = "overrun"
+    ENDED = "ended"
+    FAILED = "failed"
+
+
+class Limit(str, Enum):
+    """What was too much; the closed list of the metrics."""
+
+    SESSIONS = "sessions"  # of the gateway
+    RULE_SESSIONS = "rule_sessions"  # of one subject, by its rule
+    RULE_IDLE = "rule_idle"  # nothing moved for too long
+    RULE_TOTAL = "rule_total"  # it lasted for too long
+    CHANNELS = "channels"  # sessions on one SSH connection
+    FORWARDS = "forwards"  # forwards on one SSH connection
+    CONNECTIONS = "connections"  # of the HTTP front
+    AUTH_TRIES = "auth_tries"
+    LOGIN_GRACE = "login_grace"
+    TIMEOUT = "timeout"  # that a client gave its command
+    CREDIT = "credit"  # a client sent more than it was given credit for
+    FILES = "files"  # of one session that the audit tells one by one
+
+
+class Offence(IntEnum):
+    """What a connection did instead of logging in, the worst last; the words are those of sshd_config(5)'s
+    PerSourcePenalties."""
+
+    NOAUTH = 1  # it spoke, and tried nothing
+    AUTHFAIL = 2  # it tried, and was refused
+    GRACE_EXCEEDED = 3  # it held its place until its time was over
+    CRASH = 4  # it met a mistake of ours
+
+    @property
+    def word(self) -> str:
+        return self.name.lower()
+
+
+class Via(str, Enum):
+    """The front by which a client came in; LIBRARY is a Python program that needs none."""
+
+    SSH = "ssh"
+    WEB = "web"
+    LIBRARY = "library"
+
+
+@dataclass(frozen=True, slots=True)
+class MuxerAddress:
+    """A hypervisor's unix socket that takes `CONNECT port` (Cloud Hypervisor, Firecracker)."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class CidAddress:
+    """A guest's AF_VSOCK context id (QEMU with vhost-vsock); 3 or more, since 0 to 2 are no guests."""
+
+    cid: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """An agent's own unix socket, with nothing in between."""
+
+    path: str
+
+
+Address = MuxerAddress | CidAddress | UnixAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A VM as its users name it."""
+
+    id: str
+    name: str
+    address: Address
+    state: str = "Running"
+    image: str = ""
+    created_at: str = ""  # RFC 3339
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)  # for policy rules
+
+    @property
+    def running(self) -> bool:
+        return self.state == "Running"
+
+
+EVERYTHING = frozenset({"*"})
+# wire.md section 2 has the first two; the last is to read files and nothing else.
+WRITE, READ, READ_FILES = "instance:write", "instance:read", "files:read"
+PERMISSIONS = frozenset({*EVERYTHING, WRITE, READ, READ_FILES})
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who a verified credential proved somebody to be. Nothing else decides later."""
+
+    subject: str
+    how: str  # "publickey" or "token"
+    # Ids or names that may be entered; "*" = every one; None = the credential does not say, policy rules do.
+    instances: frozenset[str] | None = frozenset()
+    permissions: frozenset[str] = EVERYTHING  # the permissions of wire.md section 2; "*" = all
+    # For the audit: a key's fingerprint, a token's jti, a certificate's serial and CA.
+    credential: str = ""
+    groups: frozenset[str] = frozenset()
+    claims: Mapping[str, object] = field(default_factory=dict, hash=False, repr=False)  # of a token, for policy rules
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A terminal's size: characters, and pixels where the client knows them."""
+
+    rows: int = 24
+    cols: int = 80
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """A pseudo-terminal that was asked for, with its modes as RFC 4254 section 8 encodes them."""
+
+    window: Window = Window()
+    modes: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecRequest:
+    """One process to start in a guest.
+
+    Exactly one of three says which: `command` is run as it is; `line` is handed to the user's
+    login shell (b"" = an interactive login shell); `subsystem` names a server of the agent.
+    """
+
+    command: tuple[str, ...] = ()
+    line: bytes | None = None
+    subsystem: str = ""
+    terminal: Terminal | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = ""
+    timeout: int = 0  # seconds; 0 = none
+    user: str = ""  # of the guest; empty = the agent's default
+
+
+class Stream(IntEnum):
+    """Which of a process's two outputs."""
+
+    STDOUT = 1
+    STDERR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Bytes as the process wrote them."""
+
+    stream: Stream
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a process ended: always with a code, and with the signal when one did it."""
+
+    code: int  # its own, 128 + signal, 124 after a timeout, 126 or 127 when it never ran
+    signal: str = ""  # without SIG
+    core_dumped: bool = False
+    timed_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TCPPlace:
+    """A port of the guest, or of what the guest reaches. To listen: host "" = every address of it,
+    "localhost" = its loopback; port 0 = any that is free."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixPlace:
+    """A unix socket of the guest, by its absolute path."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True, slots=True)
+class PrivatePlace:
+    """To listen: a new unix socket of the guest that only its user reaches."""
+
+    def __str__(self) -> str:
+        return "a private socket"
+
+
+Place = TCPPlace | UnixPlace | PrivatePlace
+
+
+@dataclass(frozen=True, slots=True)
+class PortPattern:
+    """Ports that may be forwarded, as one entry of sshd's PermitOpen: a host as it is spelled, or
+    "*"; a port, or None for every one."""
+
+    host: str
+    port: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> PortPattern:
+        """`host:port`, `[address]:port`, either part `*`. Raises ValueError."""
+        host, colon, port = text.rpartition(":")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        elif ":" in host:
+            colon = ""
+        if not (host and colon) or not (port == "*" or (port.isascii() and port.isdigit() and int(port) < 1 << 16)):
+            raise ValueError(text)
+        return cls(host, None if port == "*" else int(port))
+
+    def matches(self, host: str, port: int) -> bool:
+        return self.host in ("*", host) and self.port in (None, port)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a page of a browser is from, as browsers spell it (RFC 6454 section 6.2)."""
+
+    scheme: str  # http or https
+    host: str  # lower case; an IPv6 address in its brackets
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Origin:
+        """`https://host` or `https://host:port` and nothing else: no path, user or upper case. Raises ValueError."""
+        spelled = re.fullmatch(r"(https?)://([a-z0-9._-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::([1-9][0-9]{0,4}))?", text)
+        if not spelled or int(spelled[3] or 0) >= 1 << 16:
+            raise ValueError(text)
+        scheme, host, port = spelled.groups()
+        return cls(scheme, host, int(port) if port else {"http": 80, "https": 443}[scheme])
+
+
+class Kind(Enum):
+    """What an entry of a copy is."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+    HARD_LINK = "hard link"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadStart:
+    """A copy of one entry or of many into a guest. Names that are not UTF-8 are written with
+    surrogateescape, here as in every entry."""
+
+    path: str  # absolute, or counted from the user's home
+    user: str = ""  # of the guest; empty = the agent's default
+    parents: bool = False  # make the directories that are missing above path
+    sync: bool = False  # have the disk keep each file before it takes its name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadStart:
+    """A copy of one entry or of a tree out of a guest."""
+
+    path: str  # absolute, or counted from the user's home
+    user: str = ""  # of the guest; empty = the agent's default
+    follow_links: bool = False
+    offset: int = 0  # of a single file: bytes that are left out at its beginning
+    plain: bool = False  # each file with all its bytes: neither holes nor hard links
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One entry of a copy, either way: parents before what is in them. A file's bytes and holes
+    follow it, and whatever its kind an EntryEnd."""
+
+    path: str  # in: below the start's path, "" = that itself; out: basename of the root, then below it
+    mode: int  # permission bits
+    kind: Kind = Kind.FILE
+    target: str = ""  # SYMLINK: its text; HARD_LINK: the path of an earlier entry
+    size: int = 0  # of a file, holes included; -1 = not known, on the way in only
+    mtime_ns: int | None = None  # since the epoch; None = now, on the way in only
+    owner: tuple[int, int] | None = None  # uid, gid; None = the user's own, on the way in only
+    resume: str = ""  # in: the client's name for this very content; a broken copy of it is gone on with
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """So many bytes of a file that are zeroes and have no place on the disk."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class EntryEnd:
+    """The end of an entry; `final` = of the last one, on the way out only."""
+
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EntryError:
+    """One entry that could not be copied; the others go on."""
+
+    message: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What a guest has put in place since the start of an upload, problems included."""
+
+    entries: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The answer to an entry with `resume`: so many bytes of it are there, its data begins behind them."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class UploadReport:
+    """The end of an upload: everything is in place but for the problems that were told."""
+
+    entries: int
+    size: int
+    problems: int
+
+
+Inbound = Entry | bytes | Hole | EntryEnd
+Outbound = Entry | bytes | Hole | EntryEnd | EntryError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stat:
+    """What is at a path of a guest."""
+
+    exists: bool
+    is_dir: bool = False
+    is_file: bool = False
+    is_symlink: bool = False
+    link_target: str = ""
+    mode: int = 0
+    size: int = 0
+    error: str = ""
+    mtime_ns: int = 0  # since the epoch; 0 where the agent does not tell
+    owner: tuple[int, int] | None = None  # uid, gid; None where the agent does not tell
