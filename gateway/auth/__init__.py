@@ -1,0 +1,1 @@
+"""Credentials to principals: verified or an error, nothing in between. No I/O beyond what is handed in."""
