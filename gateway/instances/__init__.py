@@ -1,0 +1,1 @@
+"""Where instances come from: one interface, a file for each source."""

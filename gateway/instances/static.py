@@ -1,0 +1,22 @@
+"""Instances that stand in the configuration file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.model import Instance
+
+
+class Static:
+    """A list that only a reload changes."""
+
+    def __init__(self, instances: Sequence[Instance] = ()) -> None:
+        self._instances = tuple(instances)
+
+    def list(self) -> Sequence[Instance]:
+        """What is configured now."""
+        return self._instances
+
+    def replace(self, instances: Sequence[Instance]) -> None:
+        """Another list from now on, as a whole."""
+        self._instances = tuple(instances)

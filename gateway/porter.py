@@ -1,0 +1,166 @@
+"""Who is let in to which instance for what: permission, instance, state, in that order, and an audit
+line for whoever is not. Keeps no session, reaches no guest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gateway.config.policy import Policy
+from gateway.doors import Instances
+from gateway.errors import Ambiguous, Forbidden, GateError, InvalidState, NotFound
+from gateway.events import Authenticated, Events, Evicted, Refused
+from gateway.model import EVERYTHING, Instance, Operation, Place, Principal
+from gateway.policy import Asked, Decision, decide, named
+from gateway.roll import Visitor
+
+NOBODY = Principal("", "")
+
+
+class Porter:
+    """Answers by the instances and the policy of now."""
+
+    def __init__(self, instances: Instances, events: Events, policy: Policy) -> None:
+        self.events = events
+        self.policy = policy
+        self._instances = instances
+
+    def visible(self, principal: Principal, source: str | None = None) -> Sequence[Instance]:
+        """The instances that this principal may do anything with, from there; of others it learns nothing."""
+        return [i for i in self._instances.list() if self._sees(principal, i, Asked(source=source))]
+
+    def _sees(self, principal: Principal, instance: Instance, asked: Asked) -> bool:
+        """Without rules a credential sees what it names, whatever permissions it has."""
+        if self.policy.rules is None:
+            return named(principal, instance, self.policy)
+        return decide(replace(principal, permissions=EVERYTHING), Operation.LIST, instance, asked, self.policy).allowed
+
+    def find(self, principal: Principal, name: str, source: str | None = None) -> Instance:
+        """Among those it may see: an exact id, else an exact name, else a unique prefix of an id
+        (wire.md section 2). Raises NotFound or Ambiguous."""
+        known = self.visible(principal, source)  # first: what there is besides must not be told by the time it takes
+        for matches in (
+            [i for i in known if i.id == name],
+            [i for i in known if i.name == name],
+            [i for i in known if name and i.id.startswith(name)],
+        ):
+            if len(matches) == 1:
+                return matches[0]
+            if matches:
+                raise Ambiguous()
+        raise NotFound(f"no instance {name!r} for {principal.subject}")
+
+    def permit(self, visitor: Visitor, operation: Operation, name: str = "") -> None:
+        """Raises Forbidden, with an audit line, when the principal may nowhere do this."""
+        decision = self.decide(visitor, operation, None, Asked())
+        if not decision.allowed:
+            error = self.forbidden(decision)
+            self.refused(visitor, name, operation, error)
+            raise error
+
+    def may(self, visitor: Visitor, name: str, operation: Operation, *, user: str, terminal: bool = False) -> bool:
+        """Whether it would be let in for this, in whatever state the instance is. Tells nobody."""
+        asked = Asked(source=visitor.peer, user=user, terminal=terminal)
+        try:
+            instance = self.find(visitor.now or NOBODY, name, visitor.peer)
+        except GateError:
+            return False
+        return self.decide(visitor, operation, instance, asked).allowed
+
+    def knows(self, visitor: Visitor, name: str) -> bool:
+        """Whether it may do anything in an instance of that name. Tells nobody."""
+        try:
+            self.find(visitor.now or NOBODY, name, visitor.peer)
+        except GateError:
+            return False
+        return True
+
+    def enter(
+        self,
+        visitor: Visitor,
+        name: str,
+        operation: Operation,
+        *,
+        place: Place | None = None,
+        instead: Operation | None = None,
+    ) -> Instance:
+        """The running instance of that name, for this operation, or for another where it is not known yet
+        which of two it will be. Raises Forbidden, NotFound, Ambiguous or InvalidState, each with an
+        audit line."""
+        self.permit(visitor, operation, name)
+        asked = Asked(source=visitor.peer, place=place)
+        try:
+            instance = self.find(visitor.now or NOBODY, name, visitor.peer)
+            decision = self.decide(visitor, operation, instance, asked)
+            if not decision.allowed and not (instead and self.decide(visitor, instead, instance, asked).allowed):
+                raise self.forbidden(decision)
+            if not instance.running:
+                raise InvalidState(state=instance.state)
+        except GateError as error:
+            self.refused(visitor, name, operation, error)
+            raise
+        return instance
+
+    def look(self, visitor: Visitor, name: str) -> Instance:
+        """The instance of that name in whatever state, to tell about it. Raises Forbidden, NotFound or
+        Ambiguous, each with an audit line."""
+        self.permit(visitor, Operation.LIST, name)
+        try:
+            return self.find(visitor.now or NOBODY, name, visitor.peer)
+        except GateError as error:
+            self.refused(visitor, name, Operation.LIST, error)
+            raise
+
+    def decide(self, visitor: Visitor, operation: Operation, instance: Instance | None, asked: Asked) -> Decision:
+        """What the policy of now says, by what the credential proves now."""
+        principal = visitor.now
+        if principal is None:
+            return Decision(False, f"the {visitor.principal.how} of {visitor.principal.subject} holds no more")
+        return decide(principal, operation, instance, asked, self.policy)
+
+    @staticmethod
+    def forbidden(decision: Decision) -> Forbidden:
+        """What a refused visitor hears; why is for the audit."""
+        if decision.missing_scope:
+            return Forbidden(decision.reason, message=f"missing required scope: {decision.missing_scope}")
+        return Forbidden(decision.reason, message="You may not do this in this instance.")
+
+    def authenticated(self, visitor: Visitor, name: str = "") -> None:
+        """Tell the audit that somebody proved who it is, on the way to this instance."""
+        who = visitor.principal
+        self.events.emit(
+            Authenticated(
+                via=visitor.via,
+                subject=who.subject,
+                how=who.how,
+                credential=who.credential,
+                instance=name[:256],
+                peer=visitor.peer,
+            )
+        )
+
+    def refused(self, visitor: Visitor, name: str, operation: Operation, error: GateError) -> None:
+        """Tell the audit that somebody was turned away."""
+        self.events.emit(
+            Refused(
+                via=visitor.via,
+                subject=visitor.principal.subject,
+                instance=name[:256],
+                operation=operation.value,
+                reason=str(error),
+                peer=visitor.peer,
+            )
+        )
+
+    def evicted(self, visitor: Visitor, name: str, reason: str, session_id: str = "") -> None:
+        """Tell the audit that somebody is put out: of a session, or with a connection that has none."""
+        self.events.emit(
+            Evicted(
+                via=visitor.via,
+                subject=visitor.principal.subject,
+                instance=name[:256],
+                session_id=session_id,
+                reason=reason,
+                peer=visitor.peer,
+            )
+        )

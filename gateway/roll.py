@@ -1,0 +1,163 @@
+"""The sessions that run: who has them and by which right, how long they may last, and their end together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from gateway.config.policy import Limits
+from gateway.errors import GateError, Idle, Killed, TimedOut
+from gateway.model import Instance, Limit, Operation, Principal, Via
+from gateway.policy import Asked, Decision
+from gateway.session import Session
+
+LOOKS = 4  # how often in its time an idle session is looked at; so much of it may be added
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """A principal, by which front it came, and from where."""
+
+    principal: Principal
+    via: Via
+    peer: str
+    # What the same credential proves now; None = it is not accepted any more. Without it, what it proved.
+    again: Callable[[], Principal | None] | None = None
+
+    @property
+    def now(self) -> Principal | None:
+        return self.principal if self.again is None else self.again()
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """What somebody was let in for."""
+
+    visitor: Visitor
+    instance: Instance
+    operation: Operation  # as the audit tells it
+    right: Operation  # as the policy was asked
+    asked: Asked
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Sitting:
+    """One session that runs, as an administrator sees it."""
+
+    session: Session
+    stay: Stay
+
+    @property
+    def id(self) -> str:
+        return self.session.log.start.session_id
+
+    def record(self) -> dict[str, object]:
+        """Who, where, since when and how much, for JSON."""
+        log = self.session.log
+        visitor = self.stay.visitor
+        return {
+            "session": self.id,
+            "subject": visitor.principal.subject,
+            "how": visitor.principal.how,
+            "via": visitor.via.value,
+            "peer": visitor.peer,
+            "instance": self.stay.instance.id,
+            "name": self.stay.instance.name,
+            "operation": self.stay.operation.value,
+            "user": self.stay.asked.user or "",
+            "place": log.start.place,
+            "rule": self.stay.decision.rule,
+            "seconds": round(log.seconds, 3),
+            "bytes_in": log.bytes_in,
+            "bytes_out": log.bytes_out,
+        }
+
+    def kill(self) -> None:
+        """End it, with a word."""
+        self.session.end(Killed())
+
+
+class Leash:
+    """Ends a session that is idle for too long, or there for too long."""
+
+    def __init__(self, session: Session, limits: Limits, clock: IReactorTime) -> None:
+        self._session = session
+        self._limits = limits
+        self._clock = clock
+        self._moved = -1
+        self._still = 0  # looks since anything moved
+        self._idle: IDelayedCall | None = None
+        self._total: IDelayedCall | None = None
+        if limits.total:
+            self._total = clock.callLater(limits.total, self._over)
+        if limits.idle:
+            self._look()
+
+    def _look(self) -> None:
+        self._idle = None
+        moved = self._session.log.bytes_in + self._session.log.bytes_out
+        self._still = self._still + 1 if moved == self._moved else 0
+        self._moved = moved
+        if self._still >= LOOKS:
+            self._session.log.limited(Limit.RULE_IDLE)
+            self._session.end(Idle(seconds=f"{self._limits.idle:g}"))
+        else:
+            self._idle = self._clock.callLater(self._limits.idle / LOOKS, self._look)
+
+    def _over(self) -> None:
+        self._total = None
+        self._session.log.limited(Limit.RULE_TOTAL)
+        self._session.end(TimedOut(what="The session", seconds=f"{self._limits.total:g}"))
+
+    def release(self) -> None:
+        """The session is over."""
+        for call in (self._idle, self._total):
+            if call is not None:
+                call.cancel()
+        self._idle = self._total = None
+
+
+class Roll:
+    """Every session from before it runs to its end."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._live: dict[Session, tuple[Stay, Deferred[None]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def add(self, session: Session, stay: Stay) -> None:
+        """Run it. It is in the list before that: it may end at once."""
+        self._live[session] = stay, Deferred()
+        self._clock.callLater(0, self._run, session, stay.decision.limits)
+
+    def _run(self, session: Session, limits: Limits) -> None:
+        leash = Leash(session, limits, self._clock)
+
+        def over(_: None) -> None:
+            leash.release()
+            self._live.pop(session)[1].callback(None)
+
+        session.run().addCallback(over)
+
+    def count(self, subject: str, rule: str) -> int:
+        """How many sessions a subject has by a rule."""
+        return sum(
+            stay.decision.rule == rule and stay.visitor.principal.subject == subject for stay, _ in self._live.values()
+        )
+
+    def stays(self) -> list[tuple[Session, Stay]]:
+        """All of them."""
+        return [(session, stay) for session, (stay, _) in self._live.items()]
+
+    def end(self, error: Callable[[], GateError]) -> Deferred[list[tuple[bool, None]]]:
+        """End them all; fires when they have ended."""
+        waiting = [done for _, done in self._live.values()]
+        for session in list(self._live):
+            session.end(error())
+        return DeferredList(waiting)
