@@ -1,0 +1,227 @@
+"""The SSH front as one object: it makes a connection's layers, keeps the list of connections, and
+holds what they share: host key, authorized keys, config."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from twisted.conch.ssh import transport as conch
+from twisted.conch.ssh.service import SSHService
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+
+from gateway.auth.certificates import Authorities
+from gateway.auth.keys import MAX_TEXT, AuthorizedKeys, parse
+from gateway.config import SSHConfig
+from gateway.config.entry import EntryConfig
+from gateway.entry import Entry, Stay
+from gateway.errors import ConfigError, Revoked
+from gateway.events import Connected, Events
+from gateway.gate import Gate
+from gateway.measures import Limited, Shaken
+from gateway.model import Limit, Via
+from gateway.ssh.address import host_port
+from gateway.ssh.algorithms import ZLIB, propose
+from gateway.ssh.auth import SIGNATURES, Login, UserAuth
+from gateway.ssh.connection import Connection
+from gateway.ssh.hostkey import host_keys
+from gateway.ssh.kex import Terms
+from gateway.ssh.listen import Forwards
+from gateway.ssh.permit import Permits
+from gateway.ssh.pulse import Pulse
+from gateway.ssh.session import SessionChannel
+from gateway.ssh.surroundings import Surroundings
+from gateway.ssh.transport import Transport
+
+if TYPE_CHECKING:
+    from twisted.conch.ssh.factory import SSHFactory
+
+
+TICK = 2  # seconds, the coarsest that a file system keeps times
+
+
+class KeyFile:
+    """authorized_keys as it is now: read again whenever the file is another or has changed."""
+
+    _log = Logger()
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._mark: tuple[int, int, int] | None = None
+        self._keys = AuthorizedKeys()
+
+    def __call__(self) -> AuthorizedKeys:
+        """Never raises: a file that cannot be read authorizes nobody."""
+        try:
+            status = self._path.stat()
+            mark = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if mark != self._mark:
+                # A file that changed just now may change again within the same tick of its clock.
+                self._mark = mark if time.time() - status.st_mtime > TICK else None
+                with self._path.open("rb") as file:
+                    self._keep(parse(file.read(MAX_TEXT + 1)))
+        except OSError as error:
+            self._log.error("{path}: no key is authorized: {reason}", path=self._path, reason=error.strerror)
+            self._keys, self._mark = AuthorizedKeys(), None
+        return self._keys
+
+    def _keep(self, keys: AuthorizedKeys) -> None:
+        if keys.warnings != self._keys.warnings:
+            for warning in keys.warnings:
+                self._log.warn("{path}: {warning}", path=self._path, warning=warning)
+        self._keys = keys
+
+
+def authorities(path: Path | None) -> Authorities:
+    """The CAs of a file. Raises ConfigError."""
+    if path is None:
+        return Authorities()
+    try:
+        with path.open("rb") as file:
+            return Authorities.parse(file.read(MAX_TEXT))
+    except OSError as error:
+        raise ConfigError([f"ssh.trusted_user_ca_keys: {path} cannot be read: {error.strerror}"]) from None
+    except ValueError as error:
+        raise ConfigError([f"ssh.trusted_user_ca_keys: {path}: {error}"]) from None
+
+
+class SSHFront(Factory):
+    """Listens by any endpoint: an IProtocolFactory. Not Conch's SSHFactory: that module brings the
+    global reactor, and the services that are replaced here."""
+
+    noisy = False
+    _log = Logger()
+
+    def __init__(
+        self, config: SSHConfig, gate: Gate, events: Events, clock: IReactorTime, entry: Entry | None = None
+    ) -> None:
+        """Makes the first host key when there is none. Raises ConfigError when one cannot be used. `entry`
+        is who may try to log in, the usual unless it is given."""
+        self._entry = entry or Entry(EntryConfig(), events, clock)
+        self._config = config
+        self._gate = gate
+        self._events = events
+        self._clock = clock
+        self._keys = KeyFile(config.authorized_keys)
+        self._keys()  # its warnings belong to the start
+        self._authorities = authorities(config.trusted_user_ca_keys)
+        self._live: dict[Transport, Login | None] = {}
+        self._shaking: dict[Transport, float] = {}  # since when: before their first keys
+        self._empty: Deferred[None] | None = None
+        self._host_keys = host_keys(config.host_keys)
+        self.privateKeys = self._host_keys.private  # Conch's transport asks its factory for them
+        self.publicKeys = self._host_keys.public
+        self._terms = self._make_terms()
+
+    def buildProtocol(self, addr: IAddress | None) -> Transport:
+        """One client's transport, with the config of this moment."""
+        protocol = Transport(self._clock, self._terms, admit=self._admit, begin=self._begin, lost=self._lost)
+        protocol.factory = cast("SSHFactory", self)  # as far as a transport asks of one
+        self._live[protocol] = None
+        self._shaking[protocol] = self._clock.seconds()
+        self._events.emit(Connected(Via.SSH, +1))
+        return protocol
+
+    def _make_terms(self) -> Terms:
+        """What the configuration says of the transport. Raises ConfigError."""
+        config = self._config
+        proposal = propose(
+            key_exchanges=map(str.encode, config.kex_algorithms),
+            host_keys=self._host_keys.algorithms,
+            ciphers=map(str.encode, config.ciphers),
+            macs=map(str.encode, config.macs),
+            compressions=(b"none", ZLIB) if config.compression else (b"none",),
+        )
+        return Terms(
+            proposal=proposal,
+            signatures=tuple(SIGNATURES),
+            grace=config.login_grace,
+            rekey_bytes=config.rekey_bytes,
+            rekey_seconds=config.rekey_seconds,
+        )
+
+    def _admit(self, transport: Transport) -> Stay:
+        return self._entry.admit(Via.SSH, transport.socket.getPeer(), transport.give_way)
+
+    def _begin(self, transport: Transport) -> SSHService:
+        self._events.emit(Shaken("ok", self._clock.seconds() - self._shaking.pop(transport)))
+        config = self._config
+        welcome = partial(self._welcome, transport)
+        return UserAuth(
+            self._gate, self._keys, config.max_auth_tries, welcome, config.banner, lambda: self._authorities
+        )
+
+    def _welcome(self, transport: Transport, login: Login) -> SSHService:
+        self._live[transport] = login
+        ends = (*host_port(transport.socket.getPeer()), *host_port(transport.socket.getHost()))
+        config = self._config
+        permits = Permits.of(config, login.key)
+        around = Surroundings(
+            self._gate,
+            login,
+            config.accept_env,
+            config.set_env,
+            config.wait_for_agent,
+            ends,
+            permits,
+            self._clock,
+        )
+        pulsing = partial(Pulse, self._clock, config.keepalive_interval, config.keepalive_count)
+        opened = partial(SessionChannel, around)
+        forwards = Forwards(around)
+        return Connection(opened, config.max_channels, self._host_keys, pulsing, forwards, self._limited)
+
+    def _limited(self, limit: Limit) -> None:
+        self._events.emit(Limited(limit))
+
+    def _lost(self, transport: Transport) -> None:
+        self._live.pop(transport, None)
+        began = self._shaking.pop(transport, None)
+        if began is not None and transport.admitted:
+            self._events.emit(Shaken("failed" if transport.heard_of else "silent", self._clock.seconds() - began))
+        self._events.emit(Connected(Via.SSH, -1))
+        if not self._live and self._empty is not None:
+            empty, self._empty = self._empty, None
+            empty.callback(None)
+
+    def reload(self, config: SSHConfig) -> None:
+        """For connections from now on; `listen` and the host keys stay what they were. A changed
+        authorized_keys file needs no reload."""
+        if config.authorized_keys != self._config.authorized_keys:
+            self._keys = KeyFile(config.authorized_keys)
+        try:
+            self._authorities = authorities(config.trusted_user_ca_keys)
+        except ConfigError as error:
+            self._log.error("The CAs stay what they were: {error!s}", error=error)
+        self._config = config
+        self._terms = self._make_terms()
+
+    def review(self) -> None:
+        """Send away who may not be in any more. The gate has told their sessions before."""
+        for transport, login in list(self._live.items()):
+            if login is None or self._gate.knows(login.visitor, login.instance):
+                continue
+            error = Revoked()
+            self._gate.evicted(login.visitor, login.instance, str(error))
+            transport.disconnect(conch.DISCONNECT_BY_APPLICATION, error.sentence.encode())
+
+    async def close(self, seconds: float) -> None:
+        """Disconnect everybody, with a word; returns when all are gone, or reset after `seconds`."""
+        if not self._live:
+            return
+        empty = self._empty = Deferred()
+        for transport in list(self._live):
+            transport.loseConnection()
+        late = self._clock.callLater(seconds, self._reset)
+        await empty
+        if late.active():
+            late.cancel()
+
+    def _reset(self) -> None:
+        for transport in list(self._live):
+            transport.socket.abortConnection()
