@@ -1,0 +1,1 @@
+"""The WebSocket and HTTP front: the only room that knows Autobahn and twisted.web."""

@@ -1,0 +1,36 @@
+"""The answers of the HTTP pages, byte by byte as the wire contract has them. No decisions in here."""
+
+from __future__ import annotations
+
+from twisted.web.server import Request
+
+from gateway.errors import GateError, InvalidState
+from gateway.web.message import compact
+
+JSON = b"application/json"
+TEXT = b"text/plain; charset=utf-8"
+
+
+def answer(request: Request, status: int, body: bytes, kind: bytes = JSON) -> bytes:
+    """Prepare the response and give its body, as a resource's render does."""
+    request.setResponseCode(status)
+    request.setHeader(b"content-type", kind)
+    request.setHeader(b"content-length", b"%d" % len(body))
+    request.setHeader(b"cache-control", b"no-store")
+    request.setHeader(b"x-content-type-options", b"nosniff")
+    return body
+
+
+def refusal(request: Request, status: int, code: str, sentence: str) -> bytes:
+    """An error as JSON: its code for programs, its sentence for people."""
+    return answer(request, status, compact({"code": code, "message": sentence}))
+
+
+def failure(request: Request, error: GateError) -> bytes:
+    """The answer to an error of ours; its detail stays in the log."""
+    if error.http_status == 401:
+        request.setHeader(b"www-authenticate", b"Bearer")  # RFC 9110 section 15.5.2
+    if isinstance(error, InvalidState):
+        # The one body of the contract that is plain text, with a newline: clients compare it.
+        return answer(request, 409, compact({"code": error.code, "message": error.sentence}) + b"\n", TEXT)
+    return refusal(request, error.http_status, error.code, error.sentence)

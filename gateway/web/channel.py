@@ -1,0 +1,197 @@
+"""HTTP/1.1 connections with the bounds that twisted.web leaves open, and their upgrade to a WebSocket.
+
+twisted.web's time limit starts anew with each byte, bodies go to disk without a bound and anybody may
+connect; here a request as a whole has REQUEST_TIME, no page takes a body, and connections are counted.
+A pipelined request waits for the answer to the one before it, in a buffer of 16 KiB, with the rest in
+the client's own kernel. No page and no policy in here.
+"""
+
+from __future__ import annotations
+
+import string
+from io import BytesIO
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
+from twisted.python.failure import Failure
+from twisted.web import http
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+
+REQUEST_TIME = 30  # seconds from the accept, or from the last answer, to the end of the next request
+MAX_HEADERS = 100  # of one request; all of its head together may have 16 KiB
+MAX_CONNECTIONS = 100  # of a listener that nobody said more about
+NAME = b"vmgate"
+
+NO_REQUEST = b'{"code":"bad_request","message":"this is no HTTP/1.1 request"}'
+FIRST_BYTES = frozenset(b"\r\n!#$%&'*+-.^_`|~" + (string.ascii_letters + string.digits).encode())  # RFC 9112 section 3
+
+log = Logger()
+
+
+def spelled(client: IAddress) -> str:
+    """A client's address as people write it, an IPv6 one in brackets: what is a port must be plain."""
+    if not isinstance(client, IPv4Address | IPv6Address):
+        return "unix"
+    host = client.host.partition("%")[0]
+    return f"[{host}]:{client.port}" if ":" in host else f"{host}:{client.port}"
+
+
+class BodilessRequest(Request):
+    """A request whose body, if any, is dropped as it comes: none of our pages takes one."""
+
+    def gotLength(self, length: int | None) -> None:
+        self.content = BytesIO()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        pass
+
+    def process(self) -> None:
+        if self.path == b"*":
+            self.path = b"/*"  # `OPTIONS *` has no page either; twisted.web's own answer names its version
+        super().process()
+
+    def setHeader(self, name: bytes, value: bytes) -> None:
+        super().setHeader(name, NAME if name.lower() == b"server" else value)
+
+
+class Channel(http.HTTPChannel):
+    """One client's connection. After `upgrade` its bytes are the WebSocket's."""
+
+    maxHeaders = MAX_HEADERS
+    site: Listener
+    transport: Any
+    _socket: Protocol | None = None
+    _admitted = False
+    _fresh = True  # no byte came yet
+
+    def connectionMade(self) -> None:
+        # Who comes through a proxy is known behind the line that the proxy sends first.
+        known = not isinstance(self.transport, HAProxyProtocolWrapper)
+        self._admitted = not (known and self.site.bars(self.transport.getPeer())) and self.site.admit()
+        if self._admitted:
+            super().connectionMade()
+        else:
+            self.transport.abortConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.transport.disconnecting:
+            return
+        fresh, self._fresh = self._fresh, False
+        if fresh and isinstance(self.transport, HAProxyProtocolWrapper) and self.site.bars(self.transport.getPeer()):
+            self.transport.abortConnection()
+        elif fresh and data[0] not in FIRST_BYTES:  # TLS or another protocol, whose client waits for our answer
+            self._respondToBadRequestAndDisconnect()
+        else:
+            super().dataReceived(data)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """A head of one endless line."""
+        self._respondToBadRequestAndDisconnect()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """What twisted.web calls when it cannot read on; its own answer has no body."""
+        log.info("Closed {peer}, which sent no HTTP request", peer=spelled(self.transport.getPeer()))
+        head = b"HTTP/1.1 400 Bad Request\r\nServer: %s\r\nConnection: close\r\n" % NAME
+        head += b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(NO_REQUEST)
+        self.transport.write(head + NO_REQUEST)
+        self.loseConnection()
+
+    def requestDone(self, request: Request) -> None:
+        """twisted.web forgets that the client reads nothing when that shows while a request is handled:
+        the answers to pipelined requests would have no bound (twisted issue 8868 left that). Neither those
+        to come nor those that came with this one are looked at until the client took the answers so far."""
+        self.paused = self._waitingForTransport and self._socket is None
+        super().requestDone(request)
+        if self.paused and self.persistent:
+            self._networkProducer.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """The client took all."""
+        super().resumeProducing()
+        if self.paused:
+            self.paused = False
+            super().dataReceived(b"")
+
+    def loseConnection(self) -> None:
+        """Close once all is written, or when the client does not take it."""
+        if self._abortingCall is None:
+            self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
+        super().loseConnection()
+
+    def resetTimeout(self) -> None:
+        """Called at every byte: no reason to give a slow request more time."""
+
+    def upgrade(self, socket: Protocol, handshake: bytes) -> None:
+        """Give the connection away, for good; `handshake` is what the new owner reads first."""
+        self.transport.unregisterProducer()
+        self._socket = socket
+        socket.makeConnection(self.transport)
+        self.transport.resumeProducing()
+        socket.dataReceived(handshake)
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """All that follows the upgrade's request, since the line mode ended with it."""
+        if self._socket is None:
+            super().rawDataReceived(data)
+        else:
+            self._socket.dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        if self._admitted:
+            self.site.leave()
+        if self._socket is not None:
+            self._socket.connectionLost(reason)
+
+
+class Listener(Site):
+    """A site whose connections are bounded. It logs no access: the audit has what matters.
+
+    HTTP/1.1 alone, without the class that would switch to HTTP/2: a WebSocket there is another
+    protocol (RFC 8441).
+    """
+
+    protocol = Channel  # type: ignore[assignment]
+
+    def __init__(self, resource: IResource, reactor: IReactorTime, max_connections: int = MAX_CONNECTIONS) -> None:
+        super().__init__(
+            resource, BodilessRequest, timeout=REQUEST_TIME, reactor=reactor, parsePOSTFormSubmission=False
+        )
+        self.max_connections = max_connections
+        self._connections = 0
+        self._full = False
+
+    def admit(self) -> bool:
+        """Whether one connection more is served; it is counted until it leaves."""
+        if self._connections >= self.max_connections:
+            if not self._full:
+                self._full = True
+                log.warn("Clients are turned away: {count} connections are open", count=self._connections)
+            self.overfull()
+            return False
+        self._connections += 1
+        return True
+
+    def overfull(self) -> None:
+        """One connection was too many."""
+
+    def bars(self, peer: IAddress) -> bool:
+        """Whether nothing is heard from there for a while."""
+        return False
+
+    def leave(self) -> None:
+        """A connection that was admitted is gone."""
+        self._connections -= 1
+        self._full = False
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """For TLS, so that no client is promised HTTP/2."""
+        return [b"http/1.1"]
+
+    def log(self, request: http.Request) -> None:
+        pass

@@ -1,0 +1,286 @@
+"""The site: its paths, and the order of checks before anything of a guest is touched.
+
+Origin, token, permission, instance, state (wire.md section 2); only then a page is answered or a connection
+upgraded. HTTP and WebSocket share one port. Decides nothing itself: tokens and the gate do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from autobahn.websocket import USES_NVX
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web import http
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from gateway.auth.tokens import Tokens
+from gateway.config import HTTPConfig
+from gateway.config.entry import EntryConfig
+from gateway.entry import Entry, NotNow
+from gateway.errors import BadRequest, Forbidden, GateError, NotFound, TimedOut, Unauthorized
+from gateway.gate import Gate, Visitor
+from gateway.measures import Disproved, Limited, Requested
+from gateway.model import Instance, Limit, Offence, Operation, Principal, Stat, Via
+from gateway.web.answers import answer, failure, refusal
+from gateway.web.channel import Channel, Listener, spelled
+from gateway.web.cp import CopySocket
+from gateway.web.exec import ExecSocket
+from gateway.web.handshake import Offer, asks_for_websocket, credentials, opening, opening_key
+from gateway.web.message import compact, stat_words
+from gateway.web.openapi import DOCUMENT
+from gateway.web.origin import Origins
+from gateway.web.page import FILES, page_file
+from gateway.web.socket import Entrance, Socket, SocketFactory
+from gateway.web.v1.cp import V1Copy
+from gateway.web.v1.exec import V1Exec
+
+STAT_TIME = 30.0  # seconds until a stat is given up
+BOOLEANS = {"": False, "false": False, "0": False, "true": True, "1": True}
+# Who speaks on which path; each says which subprotocol is its own.
+SOCKETS: dict[str, tuple[type[Socket], ...]] = {"exec": (ExecSocket, V1Exec), "cp": (CopySocket, V1Copy)}
+# What a socket may turn out to be for with its first message, which is asked about again.
+INSTEAD = {Operation.EXEC: Operation.SHELL, Operation.DOWNLOAD: Operation.UPLOAD}
+
+log = Logger()
+
+
+def web_site(config: HTTPConfig, gate: Gate, reactor: IReactorTime, entry: Entry | None = None) -> WebSite:
+    """The site for every listener of the front; `entry` is whom it hears, the usual unless it is given."""
+    if not USES_NVX:
+        log.warn("Autobahn's native code is not active: uploads by WebSocket will be a hundred times slower")
+    return WebSite(config, Pages(config, gate, reactor, entry or Entry(EntryConfig(), gate.events, reactor)), reactor)
+
+
+class WebSite(Listener):
+    """The front's connections."""
+
+    def __init__(self, config: HTTPConfig, pages: Pages, reactor: IReactorTime) -> None:
+        super().__init__(pages, reactor, config.max_connections)
+        self.sockets = pages.sockets
+        self._pages = pages
+
+    def reload(self, config: HTTPConfig) -> None:
+        """Other secrets, origins and limits for those who come from now on; the listeners stay."""
+        self.max_connections = config.max_connections
+        self._pages.reload(config)
+
+    def bars(self, peer: IAddress) -> bool:
+        try:
+            self._pages.entry.check(Via.WEB, peer)
+        except NotNow:
+            return True
+        return False
+
+    def overfull(self) -> None:
+        self._pages.events.emit(Limited(Limit.CONNECTIONS))
+
+    def log(self, request: http.Request) -> None:
+        """Counted alone: the audit has what matters."""
+        self._pages.events.emit(Requested(page_of(request), request.code))
+
+    def close(self, seconds: float) -> Deferred[None]:
+        """Close every socket, with a word for those without a session; fires when all are gone. Called
+        after the gate's own drain. Who did not take its last frames after so many seconds is dropped."""
+        return Deferred.fromCoroutine(self._close(seconds))
+
+    async def _close(self, seconds: float) -> None:
+        live = list(self.sockets.live)
+        late = self.reactor.callLater(seconds, lambda: [socket.transport.abortConnection() for socket in live])
+        await DeferredList([socket.drain() for socket in live])
+        if late.active():
+            late.cancel()
+
+
+class Pages(Resource):
+    """Every path of the contract."""
+
+    isLeaf = True
+
+    def __init__(self, config: HTTPConfig, gate: Gate, reactor: IReactorTime, entry: Entry) -> None:
+        super().__init__()
+        self.entry = entry
+        self.sockets = SocketFactory(reactor)
+        self.events = gate.events
+        self._gate = gate
+        self._reactor = reactor
+        self.reload(config)
+
+    def reload(self, config: HTTPConfig) -> None:
+        """Other secrets, origins and limits."""
+        self._tokens = Tokens(config.token_secrets)
+        self._origins = Origins(config.origins)
+        self._max_wait = config.max_wait_for_agent
+        self._page = config.page
+
+    def render(self, request: Request) -> bytes | int:
+        """Never raises: what nobody foresaw is a 500 for the client and a line in the log."""
+        try:
+            return self._route(request)
+        except GateError as error:
+            return failure(request, error)
+        except Exception:
+            log.failure("A request failed in a way nobody foresaw")
+            return failure(request, GateError())
+
+    def _route(self, request: Request) -> bytes | int:
+        # A name that is no UTF-8 is nobody's name: the replacement character finds nothing.
+        page: Callable[[Request, str], bytes | int] | None
+        match [part.decode("utf-8", "replace") for part in request.postpath or ()]:
+            case [""] if self._page:
+                page, name = self._file, "index.html"
+            case ["page", *path] if self._page and "/".join(path) in FILES:
+                page, name = self._file, "/".join(path)
+            case ["openapi.json"]:
+                page, name = self._describe, ""
+            case ["instances"]:
+                page, name = self._list, ""
+            case ["instances", name] if name:
+                page = self._one
+            case ["instances", name, action]:
+                page = {"stat": self._stat, "exec": self._exec, "cp": self._cp}.get(action)
+            case _:
+                page = None
+        if page is None:
+            raise NotFound()
+        if request.method != b"GET":
+            request.setHeader(b"allow", b"GET")
+            return refusal(request, 405, "method_not_allowed", "only GET is allowed here")
+        return page(request, name)
+
+    # Pages.
+
+    def _describe(self, request: Request, name: str) -> bytes:
+        return answer(request, 200, DOCUMENT)
+
+    def _file(self, request: Request, name: str) -> bytes:
+        return page_file(request, FILES[name])
+
+    def _list(self, request: Request, name: str) -> bytes:
+        visitor = self._visitor(request, Operation.LIST, name)
+        self._gate.permit(visitor, Operation.LIST)
+        seen = self._gate.visible(visitor.principal, visitor.peer)
+        return answer(request, 200, compact([_words(found) for found in seen]))
+
+    def _one(self, request: Request, name: str) -> bytes:
+        visitor = self._visitor(request, Operation.LIST, name)
+        return answer(request, 200, compact(_words(self._gate.look(visitor, name))))
+
+    def _stat(self, request: Request, name: str) -> int:
+        visitor = self._visitor(request, Operation.STAT, name)
+        instance = self._gate.enter(visitor, name, Operation.STAT)
+        path = argument(request, b"path")
+        follow = BOOLEANS.get(argument(request, b"follow_links").lower())
+        user = argument(request, b"user")
+        if not path or "\0" in path:
+            raise BadRequest(message="path is required")
+        if "\0" in user:
+            raise BadRequest(message="user must be a name")
+        if follow is None:
+            raise BadRequest(message="follow_links must be true or false")
+        coming = Deferred.fromCoroutine(self._gate.stat(visitor, instance, path, follow_links=follow, user=user))
+        coming.addTimeout(STAT_TIME, self._reactor, onTimeoutCancel=_too_late)
+        request.notifyFinish().addErrback(lambda _: coming.cancel())
+        coming.addCallbacks(lambda stat: _send_stat(request, stat), lambda why: _send_failure(request, why))
+        return NOT_DONE_YET
+
+    def _exec(self, request: Request, name: str) -> bytes | int:
+        return self._upgrade(request, name, SOCKETS["exec"])
+
+    def _cp(self, request: Request, name: str) -> bytes | int:
+        return self._upgrade(request, name, SOCKETS["cp"])
+
+    def _upgrade(self, request: Request, name: str, kinds: Sequence[type[Socket]]) -> bytes | int:
+        offer = Offer.of(request)
+        operation = kinds[0].operation
+        visitor = self._visitor(request, operation, name, offer)
+        instance = self._gate.enter(visitor, name, operation, instead=INSTEAD[operation])
+        if not asks_for_websocket(request):
+            request.setHeader(b"upgrade", b"websocket")  # RFC 9110 section 15.5.22
+            request.setHeader(b"connection", b"Upgrade")
+            return refusal(request, 426, "upgrade_required", "this path is a WebSocket; use a WebSocket client")
+        key = opening_key(request)
+        entrance = Entrance(self._gate, visitor, instance, self._max_wait)
+        protocol = offer.spoken([kind.subprotocol for kind in kinds if kind.subprotocol])
+        [kind] = [kind for kind in kinds if kind.subprotocol == protocol]
+        assert isinstance(request.channel, Channel)
+        self.events.emit(Requested(page_of(request), http.SWITCHING))
+        request.channel.upgrade(kind(self.sockets, entrance), opening(key, protocol))
+        return NOT_DONE_YET
+
+    def _visitor(self, request: Request, operation: Operation, name: str, offer: Offer | None = None) -> Visitor:
+        """Who is asking. Raises Forbidden for a foreign page and Unauthorized, with an audit line."""
+        peer = spelled(request.getClientAddress())
+        headers = request.requestHeaders.getRawHeaders("authorization", [])
+        offered = offer or Offer()
+        try:
+            self._origins.admit(request, offers_token=bool(offered.tokens))
+            visitor = Visitor(self._tokens.principal(credentials(offered, headers)), Via.WEB, peer)
+            self._gate.authenticated(visitor, name)
+            return visitor
+        except (Forbidden, Unauthorized) as error:
+            if isinstance(error, Unauthorized) and (headers or offered.tokens):
+                # A wrong token is a failed login: one a connection, and it counts as sshd's do.
+                self.events.emit(Disproved(Via.WEB, "token"))
+                self.entry.offend(Via.WEB, request.getClientAddress(), Offence.AUTHFAIL)
+                request.setHeader(b"connection", b"close")
+                request.channel.persistent = False
+            stranger = Visitor(Principal("unknown", "token"), Via.WEB, peer)
+            self._gate.refused(stranger, name, operation, error)
+            raise
+
+
+def page_of(request: http.Request) -> str:
+    """Which page was asked for, as `gateway.measures.PAGES` has them."""
+    match request.path.partition(b"?")[0].split(b"/")[1:]:
+        case [b"instances"]:
+            return "instances"
+        case [b"instances", _]:
+            return "instance"
+        case [b"instances", _, b"stat" | b"exec" | b"cp" as action]:
+            return action.decode()
+        case [b""] | [b"page", *_]:
+            return "page"
+    return "other"
+
+
+def argument(request: Request, name: bytes) -> str:
+    """One argument of the query, "" when it is missing. Raises BadRequest for several, and for no UTF-8."""
+    values = (request.args or {}).get(name, [b""])
+    if len(values) > 1:
+        raise BadRequest(message=f"{name.decode()} is given more than once")
+    try:
+        return str(values[0], "utf-8")
+    except UnicodeDecodeError:
+        raise BadRequest(message=f"{name.decode()} must be UTF-8") from None
+
+
+def _words(found: Instance) -> dict[str, object]:
+    """What clients are told of an instance."""
+    return {
+        "id": found.id, "name": found.name, "state": found.state, "created_at": found.created_at, "image": found.image,
+    }  # fmt: skip
+
+
+def _send_stat(request: Request, stat: Stat) -> None:
+    request.write(answer(request, 200, compact(stat_words(stat))))
+    request.finish()
+
+
+def _send_failure(request: Request, why: Failure) -> None:
+    if why.check(CancelledError):
+        return  # the client went; there is nobody to tell
+    if not why.check(GateError):
+        log.failure("A request failed in a way nobody foresaw", why)
+    error = why.value if isinstance(why.value, GateError) else GateError()
+    request.write(failure(request, error))
+    request.finish()
+
+
+def _too_late(result: object, seconds: float) -> object:
+    if isinstance(result, Failure) and result.check(CancelledError):
+        raise TimedOut(what="The guest's answer", seconds=f"{seconds:.0f}")
+    return result
