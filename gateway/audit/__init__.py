@@ -4,8 +4,8 @@
 written to. What the lines look like to others is `schema.json`.
 """
 
-from gateway.audit.places import File, Journal, Place, Standard, Syslog
+from gateway.audit.places import File, Journal, Place, Standard, Syslog, place
 from gateway.audit.record import Audit, audit_record
 from gateway.audit.trail import Trail
 
-__all__ = ["Audit", "File", "Journal", "Place", "Standard", "Syslog", "Trail", "audit_record"]
+__all__ = ["Audit", "File", "Journal", "Place", "Standard", "Syslog", "Trail", "audit_record", "place"]
