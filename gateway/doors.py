@@ -6,12 +6,12 @@ Deferred gives up the wait and releases what the call took.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
 from gateway.errors import GateError
+from gateway.listing import Listing
 from gateway.model import (
     DownloadStart,
     Ending,
@@ -186,7 +186,7 @@ class Guests(Protocol):
 class Instances(Protocol):
     """Where instances come from. Answers at once, from what was last known."""
 
-    def list(self) -> Sequence[Instance]: ...
+    def listing(self) -> Listing: ...
 
 
 class ExecFront(Protocol):

@@ -295,10 +295,10 @@ class Gate(Porter):
     def review(self) -> None:
         """Ask again for every session that runs, by the policy, the credentials and the instances of now;
         who may not be there any more is put out, with a word and an audit line."""
-        known = {instance.id: instance for instance in self._instances.list()}
+        listing = self._instances.listing()
         for session, stay in self._roll.stays():
             # One that is not known any more has no guest either: that ends its sessions.
-            instance = known.get(stay.instance.id, stay.instance)
+            instance = listing.get(stay.instance.id) or stay.instance
             decision = self.decide(stay.visitor, stay.right, instance, stay.asked)
             if not decision.allowed or (stay.decision.read_only < decision.read_only):
                 self.evicted(stay.visitor, stay.instance.id, decision.reason, session.log.start.session_id)

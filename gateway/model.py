@@ -123,6 +123,11 @@ class Instance:
     def running(self) -> bool:
         return self.state == "Running"
 
+    @property
+    def off(self) -> bool:
+        """Whether there is no guest any more: whoever was in it is out."""
+        return self.state in ("Stopped", "Shutdown", "Standby")
+
 
 EVERYTHING = frozenset({"*"})
 # wire.md section 2 has the first two; the last is to read files and nothing else.

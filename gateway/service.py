@@ -196,7 +196,7 @@ class Gateway(Service):
             return False
         self._logged.reload(config.log)
         self._instances.replace(config.instances)
-        self._pool.keep(config.instances)
+        self._pool.keep(self._instances.listing())
         self._entry.reload(config.entry)
         if self._ssh and config.ssh:
             self._ssh.reload(config.ssh)

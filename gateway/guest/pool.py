@@ -7,8 +7,6 @@ lead old sessions there; nor does one behind whose path another socket lies by n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.internet.defer import TimeoutError as LateError
 from twisted.internet.interfaces import IReactorTime
@@ -22,6 +20,7 @@ from gateway.guest.channel import Channel, Identity, open_channel
 from gateway.guest.client import Client, Telling
 from gateway.guest.crossing import deferred
 from gateway.guest.vsock import Dialer, dialer
+from gateway.listing import Listing
 from gateway.model import Instance
 
 RETRY_SECONDS = 0.05  # between tries while a guest boots: it is entered 100 ms after it is ready
@@ -235,11 +234,11 @@ class Pool:
         if way is not None:
             way.drop()
 
-    def keep(self, instances: Iterable[Instance]) -> None:
-        """Let go of every guest that is not among these, at the address that it has there."""
-        wanted = {instance.id: dialer(instance.address).key for instance in instances}
+    def keep(self, instances: Listing) -> None:
+        """Let go of every guest that is not among these, is off, or has another address by now."""
         for key, way in list(self._ways.items()):
-            if wanted.get(key) != way.dialer.key:
+            instance = instances.get(key)
+            if instance is None or instance.off or dialer(instance.address).key != way.dialer.key:
                 self.drop(key)
 
     @property

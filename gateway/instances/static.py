@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gateway.listing import Listing
 from gateway.model import Instance
 
 
@@ -11,12 +12,12 @@ class Static:
     """A list that only a reload changes."""
 
     def __init__(self, instances: Sequence[Instance] = ()) -> None:
-        self._instances = tuple(instances)
+        self._listing = Listing(instances)
 
-    def list(self) -> Sequence[Instance]:
+    def listing(self) -> Listing:
         """What is configured now."""
-        return self._instances
+        return self._listing
 
     def replace(self, instances: Sequence[Instance]) -> None:
         """Another list from now on, as a whole."""
-        self._instances = tuple(instances)
+        self._listing = Listing(instances)

@@ -6,11 +6,12 @@ upgraded. HTTP and WebSocket share one port. Decides nothing itself: tokens and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from autobahn.websocket import USES_NVX
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
@@ -24,7 +25,7 @@ from gateway.entry import Entry, NotNow
 from gateway.errors import BadRequest, Forbidden, GateError, NotFound, TimedOut, Unauthorized
 from gateway.gate import Gate, Visitor
 from gateway.measures import Disproved, Limited, Requested
-from gateway.model import Instance, Limit, Offence, Operation, Principal, Stat, Via
+from gateway.model import Instance, Limit, Offence, Operation, Principal, Via
 from gateway.web.answers import answer, failure, refusal
 from gateway.web.channel import Channel, Listener, spelled
 from gateway.web.cp import CopySocket
@@ -159,11 +160,22 @@ class Pages(Resource):
     def _file(self, request: Request, name: str) -> bytes:
         return page_file(request, FILES[name])
 
-    def _list(self, request: Request, name: str) -> bytes:
+    def _list(self, request: Request, name: str) -> int:
         visitor = self._visitor(request, Operation.LIST, name)
         self._gate.permit(visitor, Operation.LIST)
-        seen = self._gate.visible(visitor.principal, visitor.peer)
-        return answer(request, 200, compact([_words(found) for found in seen]))
+        coming = Deferred.fromCoroutine(self._told(self._gate.visible(visitor.principal, visitor.peer)))
+        request.notifyFinish().addErrback(lambda _: coming.cancel())
+        coming.addCallbacks(lambda body: _send(request, body), lambda why: _send_failure(request, why))
+        return NOT_DONE_YET
+
+    async def _told(self, seen: Iterator[list[Instance]]) -> bytes:
+        """The instances as JSON; other clients have their turns meanwhile."""
+        words: list[bytes] = []
+        for part in seen:
+            if words:
+                await deferLater(self._reactor, 0)
+            words += [compact(_words(found)) for found in part]
+        return b"[" + b",".join(words) + b"]"
 
     def _one(self, request: Request, name: str) -> bytes:
         visitor = self._visitor(request, Operation.LIST, name)
@@ -184,7 +196,9 @@ class Pages(Resource):
         coming = Deferred.fromCoroutine(self._gate.stat(visitor, instance, path, follow_links=follow, user=user))
         coming.addTimeout(STAT_TIME, self._reactor, onTimeoutCancel=_too_late)
         request.notifyFinish().addErrback(lambda _: coming.cancel())
-        coming.addCallbacks(lambda stat: _send_stat(request, stat), lambda why: _send_failure(request, why))
+        coming.addCallbacks(
+            lambda stat: _send(request, compact(stat_words(stat))), lambda why: _send_failure(request, why)
+        )
         return NOT_DONE_YET
 
     def _exec(self, request: Request, name: str) -> bytes | int:
@@ -265,8 +279,8 @@ def _words(found: Instance) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _send_stat(request: Request, stat: Stat) -> None:
-    request.write(answer(request, 200, compact(stat_words(stat))))
+def _send(request: Request, body: bytes) -> None:
+    request.write(answer(request, 200, body))
     request.finish()
 
 

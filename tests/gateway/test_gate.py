@@ -66,7 +66,7 @@ def test_a_beginning_that_fits_two_is_ambiguous(gate: Gate) -> None:
 def test_an_instance_that_one_may_not_use_does_not_exist(gate: Gate) -> None:
     with pytest.raises(NotFound):
         gate.enter(visitor("alpha"), "beta", Operation.EXEC)
-    assert [i.name for i in gate.visible(visitor("alpha").principal)] == ["alpha"]
+    assert [i.name for part in gate.visible(visitor("alpha").principal) for i in part] == ["alpha"]
     # Not even as the other one of an ambiguous beginning.
     assert gate.enter(visitor("alpha"), "i-", Operation.EXEC).name == "alpha"
 

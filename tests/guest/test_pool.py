@@ -20,6 +20,7 @@ from gateway.errors import AgentVSockDialError, GateError, GuestBooting, GuestLo
 from gateway.events import Events
 from gateway.guest import pool as pools
 from gateway.guest.pool import Pool
+from gateway.listing import Listing
 from gateway.model import Ending, ExecRequest, Instance, MuxerAddress, UnixAddress
 from tests.guest.conftest import Told
 from tests.guest.sessions import Run, run, start
@@ -343,7 +344,7 @@ async def test_only_the_instances_that_remain_keep_their_channels(pool: Pool, mu
     for one in (stays, goes, moves):
         await pool.guest(one).stat("/")
     assert pool.channels == 3
-    pool.keep([stays, Instance(moves.id, moves.name, plain)])
+    pool.keep(Listing([stays, Instance(moves.id, moves.name, plain)]))
     assert pool.channels == 1
     await pool.guest(stays).stat("/")
     assert muxer.dials == 3

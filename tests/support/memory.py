@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from twisted.internet.defer import Deferred, fail, succeed
 
 from gateway.errors import GateError, PlaceRefused
+from gateway.listing import Listing
 from gateway.model import (
     SIGNALS,
     DownloadStart,
@@ -179,8 +180,8 @@ class MemoryWorld:
         self.guests[instance.id] = MemoryGuest()
         return self.guests[instance.id]
 
-    def list(self) -> Sequence[Instance]:
-        return self.instances
+    def listing(self) -> Listing:
+        return Listing(self.instances)
 
     def guest(self, instance: Instance) -> MemoryGuest:
         return self.guests[instance.id]

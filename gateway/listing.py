@@ -1,0 +1,61 @@
+"""Instances as they are found: by id, by name, by how an id begins. Never changes; knows nothing of who asks."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+
+from gateway.model import Instance
+
+NAMES = 2  # neighbours by name; one would not tell that two bear it
+LAST = chr(0x10FFFF)  # behind every character that an id may have
+
+
+class Listing:
+    """All instances of one moment, in their order; a look-up costs the same however many there are."""
+
+    def __init__(self, instances: Iterable[Instance] = ()) -> None:
+        self._all = tuple(instances)
+        self._ids = {instance.id: instance for instance in self._all}
+        self._names: dict[str, list[Instance]] = {}
+        for instance in self._all:
+            if instance.name:
+                self._names.setdefault(instance.name, []).append(instance)
+        self._sorted_ids = sorted(self._ids)
+        self._sorted_names = sorted(self._names)
+
+    def __iter__(self) -> Iterator[Instance]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def get(self, instance_id: str) -> Instance | None:
+        """The instance of exactly that id."""
+        return self._ids.get(instance_id)
+
+    def called(self, words: Iterable[str]) -> list[Instance]:
+        """Those whose id or name is one of these words, each once."""
+        found: dict[str, Instance] = {}
+        for word in words:
+            for instance in (*filter(None, [self._ids.get(word)]), *self._names.get(word, ())):
+                found[instance.id] = instance
+        return list(found.values())
+
+    def near(self, word: str, count: int) -> list[Instance]:
+        """So many as stand where that word would stand, by id, and the nearest by name, some of them twice:
+        whoever the word is the id, the name or the beginning of the id of is among them, if those are so few.
+        As many whatever the word is, so the work that is done with them does not tell whether it is anybody's."""
+        by_id = [self._ids[found] for found in _from(self._sorted_ids, word, count)]
+        by_name = [self._names[found] for found in _from(self._sorted_names, word, NAMES)]
+        return [*by_id, *(instance for namesakes in by_name for instance in namesakes)]
+
+    def begun(self, word: str) -> int:
+        """How many ids begin with that word."""
+        return bisect_left(self._sorted_ids, word + LAST) - bisect_left(self._sorted_ids, word)
+
+
+def _from(words: list[str], word: str, count: int) -> list[str]:
+    """So many in a row, beginning where `word` is or would be; behind the last comes the first."""
+    at = bisect_left(words, word)
+    return (words[at : at + count] + words[: max(0, at + count - len(words))])[: min(count, len(words))]
