@@ -189,6 +189,7 @@ class Gateway(Service):
         self._audit.reopen()
         try:
             config = self._load()
+            apply = self._ssh.prepare(config.ssh) if self._ssh and config.ssh else None
         except ConfigError as error:
             for problem in error.problems:
                 self._log.error("Not reloaded: {problem}", problem=problem)
@@ -198,8 +199,8 @@ class Gateway(Service):
         self._instances.replace(config.instances)
         self._pool.keep(self._instances.listing())
         self._entry.reload(config.entry)
-        if self._ssh and config.ssh:
-            self._ssh.reload(config.ssh)
+        if apply:
+            apply()
         if self._web and config.http:
             self._web.reload(config.http)
         self._gate.reload(config.policy)

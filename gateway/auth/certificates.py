@@ -48,7 +48,12 @@ class Certificate:
     serial: int
     names: tuple[str, ...]  # its principals
     options: Options
-    authority: str  # the CA's fingerprint
+    ca: bytes  # the blob of the CA's key
+
+    @property
+    def authority(self) -> str:
+        """The CA's fingerprint."""
+        return fingerprint(self.ca)
 
     @property
     def subject(self) -> str:
@@ -107,13 +112,13 @@ class Authorities:
             names = tuple(name.decode() for name in cert.valid_principals)
         except UnicodeDecodeError:
             raise RefusedCertificate("no UTF-8") from None
-        return Certificate(_blob(cert.public_key()), key_id, cert.serial, names, options, fingerprint(authority))
+        return Certificate(_blob(cert.public_key()), key_id, cert.serial, names, options, authority)
 
     def _signed(self, blob: bytes) -> tuple[SSHCertificate, bytes]:
         """A certificate by one of these CAs, and the CA's key."""
         if len(blob) > MAX_BLOB:
             raise RefusedCertificate("longer than 64 KiB")
-        cert = _load(blob)
+        cert = load_certificate(blob)
         authority = _blob(cert.signature_key())
         if authority not in self.blobs:
             raise RefusedCertificate(f"an unknown CA, {fingerprint(authority)}")
@@ -131,7 +136,13 @@ class Authorities:
         return cert, authority
 
 
-def _load(blob: bytes) -> SSHCertificate:
+def plain_key(blob: bytes) -> bytes:
+    """The blob of the key that a certificate is about, whoever signed it. Raises RefusedCertificate."""
+    return _blob(load_certificate(blob).public_key())
+
+
+def load_certificate(blob: bytes) -> SSHCertificate:
+    """Of whatever kind, its signature not looked at. Raises RefusedCertificate."""
     kind = blob[4 : 4 + int.from_bytes(blob[:4], "big")] if len(blob) > 4 else b""
     try:
         cert = load_ssh_public_identity(kind[:64] + b" " + base64.b64encode(blob))

@@ -34,7 +34,9 @@ class SSHConfig:
     listen: tuple[str, ...]  # Twisted endpoint strings
     host_keys: tuple[Path, ...]  # the first is made when it does not exist
     authorized_keys: Path
+    host_certificates: tuple[Path, ...] = ()  # of those keys, for clients that trust a CA
     trusted_user_ca_keys: Path | None = None  # CAs whose user certificates count
+    revoked_keys: tuple[Path, ...] = ()  # key revocation lists, and lists of public keys
     accept_env: tuple[str, ...] = ("LANG", "LC_*")  # names and patterns, as sshd's AcceptEnv
     set_env: Mapping[str, str] = field(default_factory=dict)  # for every session, whatever its client asks for
     login_grace: float = 30  # seconds from accept to a finished login
@@ -68,7 +70,9 @@ class SSHConfig:
             listen=table.texts("listen", ("tcp:2222",)),
             host_keys=_host_keys(table),
             authorized_keys=table.path("authorized_keys", "authorized_keys"),
+            host_certificates=_paths(table, "host_certificates"),
             trusted_user_ca_keys=table.maybe_path("trusted_user_ca_keys"),
+            revoked_keys=_paths(table, "revoked_keys"),
             accept_env=table.texts("accept_env", cls.accept_env),
             set_env=_variables(table.table("set_env")),
             login_grace=table.number("login_grace", cls.login_grace, 1, 3600),
@@ -97,6 +101,11 @@ class SSHConfig:
         )
         table.done()
         return config
+
+
+def _paths(table: Table, key: str) -> tuple[Path, ...]:
+    """One file or several; relative ones are below the table's base."""
+    return tuple(table.base / name for name in table.texts(key, ()))
 
 
 def _host_keys(table: Table) -> tuple[Path, ...]:

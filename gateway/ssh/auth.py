@@ -20,15 +20,17 @@ from twisted.conch.ssh.keys import BadKeyError, Key
 from twisted.conch.ssh.service import SSHService
 from twisted.logger import Logger
 
-from gateway.auth.certificates import SUFFIX, Authorities, Certificate, RefusedCertificate
-from gateway.auth.keys import AuthorizedKey, AuthorizedKeys
+from gateway.auth.certificates import SUFFIX, Certificate, RefusedCertificate
+from gateway.auth.keys import AuthorizedKey
 from gateway.auth.options import Options
+from gateway.auth.revocation import Revoked
 from gateway.errors import NotFound
 from gateway.gate import Gate, Visitor
 from gateway.measures import Disproved, Limited
 from gateway.model import Limit, Offence, Operation, Principal, Via
 from gateway.policy import host_of
 from gateway.ssh.address import peer_name
+from gateway.ssh.credentials import Credentials
 from gateway.ssh.transport import SERVICE, Transport
 from gateway.ssh.wire import Malformed, Reader, boolean, string
 
@@ -76,21 +78,18 @@ class UserAuth(SSHService):
     def __init__(
         self,
         gate: Gate,
-        keys: Callable[[], AuthorizedKeys],
+        credentials: Callable[[], Credentials],
         max_tries: int,
         welcome: Callable[[Login], SSHService],
         banner: str = "",
-        authorities: Callable[[], Authorities] = Authorities,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`keys` gives what is authorized now; `welcome` makes the service that follows a login; `banner`
-        is what everybody is told before; `authorities` gives the CAs whose certificates count now; `now` tells
-        seconds since the epoch."""
+        """`credentials` gives those that count now; `welcome` makes the service that follows a login; `banner`
+        is what everybody is told before; `now` tells seconds since the epoch."""
         self._now = now
-        self._authorities = authorities
-        self._why = ""  # a certificate was refused
+        self._credentials = credentials
+        self._why = ""  # what is known of a credential that was refused
         self._gate = gate
-        self._keys = keys
         self._tries_left = max_tries
         self._welcome = welcome
         self._banner = banner
@@ -190,15 +189,19 @@ class UserAuth(SSHService):
     def _known(self, algorithm: bytes, blob: bytes) -> Certificate | Sequence[AuthorizedKey]:
         """The lines of this key, or what this certificate says, if it is one that signs by this algorithm."""
         kind = key_type(blob)
-        if not kind.endswith(SUFFIX):
-            return self._keys().find(blob) if SIGNATURES.get(algorithm) == kind else ()
         if SIGNATURES.get(algorithm.removesuffix(SUFFIX)) != kind.removesuffix(SUFFIX):
             return ()
+        if algorithm.endswith(SUFFIX) != kind.endswith(SUFFIX):
+            return ()
         try:
-            return self._authorities().read(blob, host_of(self._peer()), self._now())
+            if kind.endswith(SUFFIX):
+                return self._credentials().certificate(blob, host_of(self._peer()), self._now())
+            return self._credentials().lines(blob)
         except RefusedCertificate as problem:
             self._why = f"certificate: {problem}"
-            return ()
+        except Revoked as problem:
+            self._why = f"publickey: {problem}"
+        return ()
 
     def _permitted(self, known: Certificate | Sequence[AuthorizedKey], blob: bytes, user: bytes) -> Login | None:
         """What this key would open, were it proved: its certificate or one of its lines names the instance,
@@ -221,7 +224,7 @@ class UserAuth(SSHService):
     def _certified_again(self, blob: bytes, peer: str) -> Principal | None:
         """Whom a certificate proves by now."""
         try:
-            cert = self._authorities().read(blob, host_of(peer), self._now())
+            cert = self._credentials().certificate(blob, host_of(peer), self._now())
         except RefusedCertificate:
             return None
         return cert.principal(ruled=self._gate.policy.rules is not None)
@@ -241,7 +244,10 @@ class UserAuth(SSHService):
     def _again(self, blob: bytes, instance: str, peer: str) -> Principal | None:
         """The same after the login: a key that is authorized, but not for there, proves somebody too; the
         gate knows why not."""
-        lines = self._keys().find(blob)
+        try:
+            lines = self._credentials().lines(blob)
+        except Revoked:
+            return None
         key = self._opened(lines, instance, peer) or next(iter(self._holding(lines, peer)), None)
         return key.principal if key else None
 

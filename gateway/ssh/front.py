@@ -3,9 +3,8 @@ holds what they share: host key, authorized keys, config."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from twisted.conch.ssh import transport as conch
@@ -15,12 +14,10 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from gateway.auth.certificates import Authorities
-from gateway.auth.keys import MAX_TEXT, AuthorizedKeys, parse
 from gateway.config import SSHConfig
 from gateway.config.entry import EntryConfig
 from gateway.entry import Entry, Stay
-from gateway.errors import ConfigError, Revoked
+from gateway.errors import Revoked
 from gateway.events import Connected, Events
 from gateway.gate import Gate
 from gateway.measures import Limited, Shaken
@@ -29,6 +26,8 @@ from gateway.ssh.address import host_port
 from gateway.ssh.algorithms import ZLIB, propose
 from gateway.ssh.auth import SIGNATURES, Login, UserAuth
 from gateway.ssh.connection import Connection
+from gateway.ssh.credentials import Credentials
+from gateway.ssh.hostcert import host_certificates
 from gateway.ssh.hostkey import host_keys
 from gateway.ssh.kex import Terms
 from gateway.ssh.listen import Forwards
@@ -40,54 +39,6 @@ from gateway.ssh.transport import Transport
 
 if TYPE_CHECKING:
     from twisted.conch.ssh.factory import SSHFactory
-
-
-TICK = 2  # seconds, the coarsest that a file system keeps times
-
-
-class KeyFile:
-    """authorized_keys as it is now: read again whenever the file is another or has changed."""
-
-    _log = Logger()
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._mark: tuple[int, int, int] | None = None
-        self._keys = AuthorizedKeys()
-
-    def __call__(self) -> AuthorizedKeys:
-        """Never raises: a file that cannot be read authorizes nobody."""
-        try:
-            status = self._path.stat()
-            mark = (status.st_ino, status.st_size, status.st_mtime_ns)
-            if mark != self._mark:
-                # A file that changed just now may change again within the same tick of its clock.
-                self._mark = mark if time.time() - status.st_mtime > TICK else None
-                with self._path.open("rb") as file:
-                    self._keep(parse(file.read(MAX_TEXT + 1)))
-        except OSError as error:
-            self._log.error("{path}: no key is authorized: {reason}", path=self._path, reason=error.strerror)
-            self._keys, self._mark = AuthorizedKeys(), None
-        return self._keys
-
-    def _keep(self, keys: AuthorizedKeys) -> None:
-        if keys.warnings != self._keys.warnings:
-            for warning in keys.warnings:
-                self._log.warn("{path}: {warning}", path=self._path, warning=warning)
-        self._keys = keys
-
-
-def authorities(path: Path | None) -> Authorities:
-    """The CAs of a file. Raises ConfigError."""
-    if path is None:
-        return Authorities()
-    try:
-        with path.open("rb") as file:
-            return Authorities.parse(file.read(MAX_TEXT))
-    except OSError as error:
-        raise ConfigError([f"ssh.trusted_user_ca_keys: {path} cannot be read: {error.strerror}"]) from None
-    except ValueError as error:
-        raise ConfigError([f"ssh.trusted_user_ca_keys: {path}: {error}"]) from None
 
 
 class SSHFront(Factory):
@@ -107,16 +58,14 @@ class SSHFront(Factory):
         self._gate = gate
         self._events = events
         self._clock = clock
-        self._keys = KeyFile(config.authorized_keys)
-        self._keys()  # its warnings belong to the start
-        self._authorities = authorities(config.trusted_user_ca_keys)
+        self._credentials = Credentials(config)
         self._live: dict[Transport, Login | None] = {}
         self._shaking: dict[Transport, float] = {}  # since when: before their first keys
         self._empty: Deferred[None] | None = None
         self._host_keys = host_keys(config.host_keys)
         self.privateKeys = self._host_keys.private  # Conch's transport asks its factory for them
         self.publicKeys = self._host_keys.public
-        self._terms = self._make_terms()
+        self._terms = self._make_terms(config)
 
     def buildProtocol(self, addr: IAddress | None) -> Transport:
         """One client's transport, with the config of this moment."""
@@ -127,12 +76,12 @@ class SSHFront(Factory):
         self._events.emit(Connected(Via.SSH, +1))
         return protocol
 
-    def _make_terms(self) -> Terms:
+    def _make_terms(self, config: SSHConfig) -> Terms:
         """What the configuration says of the transport. Raises ConfigError."""
-        config = self._config
+        certificates = host_certificates(config.host_certificates, self._host_keys)
         proposal = propose(
             key_exchanges=map(str.encode, config.kex_algorithms),
-            host_keys=self._host_keys.algorithms,
+            host_keys=(*certificates, *self._host_keys.algorithms),
             ciphers=map(str.encode, config.ciphers),
             macs=map(str.encode, config.macs),
             compressions=(b"none", ZLIB) if config.compression else (b"none",),
@@ -140,6 +89,7 @@ class SSHFront(Factory):
         return Terms(
             proposal=proposal,
             signatures=tuple(SIGNATURES),
+            certificates=certificates,
             grace=config.login_grace,
             rekey_bytes=config.rekey_bytes,
             rekey_seconds=config.rekey_seconds,
@@ -152,9 +102,7 @@ class SSHFront(Factory):
         self._events.emit(Shaken("ok", self._clock.seconds() - self._shaking.pop(transport)))
         config = self._config
         welcome = partial(self._welcome, transport)
-        return UserAuth(
-            self._gate, self._keys, config.max_auth_tries, welcome, config.banner, lambda: self._authorities
-        )
+        return UserAuth(self._gate, lambda: self._credentials, config.max_auth_tries, welcome, config.banner)
 
     def _welcome(self, transport: Transport, login: Login) -> SSHService:
         self._live[transport] = login
@@ -189,17 +137,20 @@ class SSHFront(Factory):
             empty, self._empty = self._empty, None
             empty.callback(None)
 
+    def prepare(self, config: SSHConfig) -> Callable[[], None]:
+        """Reads everything that this configuration names; what is returned applies it, for connections from
+        now on. `listen` and the host keys stay what they were. Raises ConfigError, and nothing has changed."""
+        credentials = Credentials(config)
+        terms = self._make_terms(config)
+
+        def apply() -> None:
+            self._config, self._credentials, self._terms = config, credentials, terms
+
+        return apply
+
     def reload(self, config: SSHConfig) -> None:
-        """For connections from now on; `listen` and the host keys stay what they were. A changed
-        authorized_keys file needs no reload."""
-        if config.authorized_keys != self._config.authorized_keys:
-            self._keys = KeyFile(config.authorized_keys)
-        try:
-            self._authorities = authorities(config.trusted_user_ca_keys)
-        except ConfigError as error:
-            self._log.error("The CAs stay what they were: {error!s}", error=error)
-        self._config = config
-        self._terms = self._make_terms()
+        """Both at once."""
+        self.prepare(config)()
 
     def review(self) -> None:
         """Send away who may not be in any more. The gate has told their sessions before."""

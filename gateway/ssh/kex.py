@@ -6,15 +6,18 @@ may come while that changes; the arithmetic of the exchanges is Conch's.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import cast
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from twisted.conch.ssh import transport
 from twisted.conch.ssh.common import MP
+from twisted.conch.ssh.keys import Key
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from gateway.auth.certificates import SUFFIX
 from gateway.ssh import algorithms
 from gateway.ssh.algorithms import Agreement, NoAgreement, Proposal
 from gateway.ssh.groups import GENERATOR, group
@@ -37,9 +40,20 @@ class Terms:
 
     proposal: Proposal
     signatures: tuple[bytes, ...]  # algorithms that users may sign with
+    certificates: Mapping[bytes, bytes] = field(default_factory=dict)  # of our keys, by host key algorithm
     grace: float = 30  # seconds from accept to a finished login
     rekey_bytes: int = 1 << 30  # both ways together, until we ask for new keys
     rekey_seconds: float = 3600
+
+
+class Shown:
+    """A certificate in place of a public key: of that, Conch's exchanges ask for the blob alone."""
+
+    def __init__(self, certificate: bytes) -> None:
+        self._certificate = certificate
+
+    def blob(self) -> bytes:
+        return self._certificate
 
 
 class KeyExchange(transport.SSHServerTransport):
@@ -185,10 +199,18 @@ class KeyExchange(transport.SSHServerTransport):
             self.disconnect(transport.DISCONNECT_KEY_EXCHANGE_FAILED, str(problem).encode())
             return
         self._agreed = agreed
-        self.kexAlg, self.keyAlg = agreed.key_exchange, agreed.host_key
+        self.kexAlg = agreed.key_exchange
+        self.keyAlg = agreed.host_key.removesuffix(SUFFIX)  # what our key signs with, whatever shows it
         firsts = client.key_exchanges[0], client.host_keys[0]
         self.ignoreNextPacket = guess and firsts != (self._ours.key_exchanges[0], self._ours.host_keys[0])
         self._due = GROUP_REQUEST if self.kexAlg == algorithms.GROUP_EXCHANGE else transport.MSG_KEXDH_INIT
+
+    def _getHostKeys(self, keyAlg: bytes) -> tuple[Key, Key]:
+        """What is shown of our key: with its certificate, if that was agreed on (PROTOCOL.certkeys)."""
+        assert self._agreed is not None
+        public, private = super()._getHostKeys(keyAlg)
+        certificate = self._terms.certificates.get(self._agreed.host_key)
+        return cast(Key, Shown(certificate)) if certificate else public, private
 
     def ssh_KEX_DH_GEX_REQUEST_OLD(self, packet: bytes) -> None:
         """The client's half of any exchange but group exchange: number 30 has several names."""

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from gateway.auth.keys import MAX_TEXT, AuthorizedKey, AuthorizedKeys, parse
 from gateway.errors import ConfigError
 from gateway.ssh.auth import verified
-from gateway.ssh.front import KeyFile
+from gateway.ssh.credentials import KeyFile
 from gateway.ssh.hostkey import host_key
 from gateway.ssh.wire import string
 
