@@ -288,7 +288,8 @@ class EventLog:
 
     FILES = 10_000  # most that are told one by one
 
-    def __init__(self, events: Events, start: SessionStarted, clock: IReactorTime) -> None:
+    def __init__(self, events: Events, start: SessionStarted, clock: IReactorTime, *, told: bool = True) -> None:
+        """Tells the start now, or not `told`: then nothing is, until `begin`."""
         self.start = start
         self.bytes_in = 0
         self.bytes_out = 0
@@ -297,11 +298,16 @@ class EventLog:
         self._clock = clock
         self._began = clock.seconds()
         self._files = 0
-        self._over = False
+        self._over = not told
         self._waits = Tally()  # those that were not told yet
         self._since: dict[str, float] = {}  # of what waits now, by its direction
         self._told = (0, 0)  # bytes in and out
-        events.emit(start)
+        if told:
+            events.emit(start)
+
+    def begin(self) -> None:
+        """Its start was told, by who gave it room."""
+        self._over = False
 
     @property
     def seconds(self) -> float:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from gateway.config.policy import NO_TABLE, Policy
@@ -26,15 +27,14 @@ from gateway.doors import (
     Process,
     UploadFront,
 )
-from gateway.errors import Draining, GateError, Revoked, TooMany
+from gateway.errors import Draining, GateError, Revoked
 from gateway.events import EventLog, Events, SessionStarted
 from gateway.forward import LinkSession, ListenSession
-from gateway.measures import Limited, Moved, Tally
+from gateway.measures import Moved, Tally
 from gateway.model import (
     DownloadStart,
     ExecRequest,
     Instance,
-    Limit,
     Operation,
     Outcome,
     Place,
@@ -46,6 +46,7 @@ from gateway.policy import Asked
 from gateway.porter import Porter
 from gateway.recording import Recorder
 from gateway.roll import Roll, Sitting, Stay, Visitor
+from gateway.room import Room, Rooms
 from gateway.session import ExecSession, Session
 from gateway.sftp import Watched
 
@@ -63,18 +64,16 @@ class Gate(Porter):
         guests: Guests,
         events: Events,
         clock: IReactorTime,
-        max_sessions: int = 10_000,
         policy: Policy = NO_TABLE,
         *,
-        admit: Callable[[], None] = lambda: None,
+        room: Rooms | None = None,
         recorder: Recorder | None = None,
     ) -> None:
-        """`admit` raises Unrecorded while no session may begin."""
+        """`room` is where sessions get theirs, the usual unless it is given."""
         super().__init__(instances, events, policy)
         self._guests = guests
         self._clock = clock
-        self._max = max_sessions
-        self._recordable = admit
+        self._room = room or Room(events)
         self._recorder = recorder
         self._roll = Roll(clock)
         self._draining = False
@@ -93,7 +92,8 @@ class Gate(Porter):
     ) -> ExecSession:
         """Start a process for this front; `prepare` is given time to complete the request. What moves
         by sftp is watched, and held to what the principal may. `part_of` is what must be allowed where
-        the process is only a step of that. Raises Forbidden, TooMany, Unrecorded or Draining."""
+        the process is only a step of that. Raises Forbidden or Draining; the
+        front is told of TooMany and Unrecorded, as of all that follows."""
         if request.subsystem:
             operation = Operation.SFTP
         else:
@@ -123,7 +123,8 @@ class Gate(Porter):
     def upload(
         self, visitor: Visitor, instance: Instance, start: UploadStart, front: UploadFront, wait: float = 0
     ) -> UploadSession:
-        """Start a copy into the guest. Raises Forbidden, TooMany, Unrecorded or Draining."""
+        """Start a copy into the guest. Raises Forbidden or Draining; the
+        front is told of TooMany and Unrecorded, as of all that follows."""
         asked = Asked(source=visitor.peer, user=start.user)
         guest = self._guests.guest(instance)
         stay = self._admit(visitor, instance, Operation.UPLOAD, asked)
@@ -137,7 +138,8 @@ class Gate(Porter):
     def download(
         self, visitor: Visitor, instance: Instance, start: DownloadStart, front: DownloadFront, wait: float = 0
     ) -> DownloadSession:
-        """Start a copy out of the guest. Raises Forbidden, TooMany, Unrecorded or Draining."""
+        """Start a copy out of the guest. Raises Forbidden or Draining; the
+        front is told of TooMany and Unrecorded, as of all that follows."""
         asked = Asked(source=visitor.peer, user=start.user)
         guest = self._guests.guest(instance)
         stay = self._admit(visitor, instance, Operation.DOWNLOAD, asked)
@@ -155,7 +157,8 @@ class Gate(Porter):
     def connect(
         self, visitor: Visitor, instance: Instance, place: Place, front: LinkFront, *, user: str = "", wait: float = 0
     ) -> LinkSession:
-        """Connect to a place of the guest. Raises Forbidden, TooMany, Unrecorded or Draining."""
+        """Connect to a place of the guest. Raises Forbidden or Draining; the
+        front is told of TooMany and Unrecorded, as of all that follows."""
         asked = Asked(source=visitor.peer, user=user, place=place)
         guest = self._guests.guest(instance)
         stay = self._admit(visitor, instance, Operation.FORWARD, asked)
@@ -172,7 +175,8 @@ class Gate(Porter):
     def listen(
         self, visitor: Visitor, instance: Instance, place: Place, front: ListenFront, *, user: str = "", wait: float = 0
     ) -> ListenSession:
-        """Listen at a place of the guest. Raises Forbidden, TooMany, Unrecorded or Draining."""
+        """Listen at a place of the guest. Raises Forbidden or Draining; the
+        front is told of TooMany and Unrecorded, as of all that follows."""
         asked = Asked(source=visitor.peer, user=user, place=place)
         guest = self._guests.guest(instance)
         stay = self._admit(visitor, instance, Operation.LISTEN, asked)
@@ -189,7 +193,8 @@ class Gate(Porter):
     def accept(
         self, visitor: Visitor, instance: Instance, place: Place, arrival: Arrival, front: LinkFront
     ) -> LinkSession:
-        """Take up what came to a listener at that place. Raises Forbidden, TooMany, Unrecorded or Draining."""
+        """Take up what came to a listener at that place. Raises Forbidden or Draining; the
+        front is told of TooMany and Unrecorded, as of all that follows."""
         stay = self._admit(visitor, instance, Operation.FORWARD, Asked(source=visitor.peer, place=place))
         return self._begin(stay, lambda log: LinkSession(front, arrival.take, log, self._clock))
 
@@ -204,7 +209,9 @@ class Gate(Porter):
         wait: float = 0,
     ) -> Stat:
         """What is at a path; raises what the guest raises."""
-        log = self._open(self._admit(visitor, instance, Operation.STAT, Asked(source=visitor.peer, user=user)))
+        stay = self._admit(visitor, instance, Operation.STAT, Asked(source=visitor.peer, user=user))
+        log = self._log(stay)
+        await self._enter(stay, log)
         try:
             guest = self._guests.guest(instance)
             stat = await guest.stat(path, follow_links=follow_links, user=user, wait=wait)
@@ -214,8 +221,11 @@ class Gate(Porter):
         except BaseException:
             log.ended(Outcome.LOST, "given up")
             raise
-        log.ended(Outcome.COMPLETED)
-        return stat
+        else:
+            log.ended(Outcome.COMPLETED)
+            return stat
+        finally:
+            self._room.leave(log.start.session_id)
 
     def _admit(
         self,
@@ -225,33 +235,28 @@ class Gate(Porter):
         asked: Asked,
         part_of: Operation | None = None,
     ) -> Stay:
-        """The last question before a session, with all that is known of it."""
+        """The last question to the policy before a session, with all that is known of it."""
         if self._draining:
             raise Draining()
         right = part_of or operation
         decision = self.decide(visitor, right, instance, asked)
-        stay = Stay(visitor, instance, operation, right, asked, decision)
-        try:
-            if not decision.allowed:
-                raise self.forbidden(decision)
-            self._recordable()
-            self._check_room(stay)
-        except GateError as error:
+        if not decision.allowed:
+            error = self.forbidden(decision)
             self.refused(visitor, instance.id, operation, error)
+            raise error
+        return Stay(visitor, instance, operation, right, asked, decision)
+
+    async def _enter(self, stay: Stay, log: EventLog) -> None:
+        """Get room for a session. Raises TooMany or Unrecorded, with an audit line, and then it never was."""
+        decision = stay.decision
+        try:
+            await maybeDeferred(self._room.take, log.start, decision.rule, decision.limits.sessions)
+        except GateError as error:
+            self.refused(stay.visitor, stay.instance.id, stay.operation, error)
             raise
-        return stay
+        log.begin()
 
-    def _check_room(self, stay: Stay) -> None:
-        """Raises TooMany."""
-        if len(self._roll) >= self._max:
-            self.events.emit(Limited(Limit.SESSIONS))
-            raise TooMany(f"{self._max} sessions")
-        most, rule = stay.decision.limits.sessions, stay.decision.rule
-        if most and self._roll.count(stay.visitor.principal.subject, rule) >= most:
-            self.events.emit(Limited(Limit.RULE_SESSIONS))
-            raise TooMany(f"{rule}: {most} sessions")
-
-    def _open(self, stay: Stay) -> EventLog:
+    def _log(self, stay: Stay) -> EventLog:
         start = SessionStarted(
             session_id=secrets.token_hex(8),
             via=stay.visitor.via,
@@ -262,11 +267,12 @@ class Gate(Porter):
             place=str(stay.asked.place or ""),
             credential=stay.visitor.principal.credential,
         )
-        return EventLog(self.events, start, self._clock)
+        return EventLog(self.events, start, self._clock, told=False)
 
     def _begin(self, stay: Stay, make: Callable[[EventLog], S]) -> S:
-        session = make(self._open(stay))
-        self._roll.add(session, stay)
+        log = self._log(stay)
+        session = make(log)
+        self._roll.add(session, stay, partial(self._enter, stay, log), self._room.leave)
         return session
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -131,25 +131,24 @@ class Roll:
     def __len__(self) -> int:
         return len(self._live)
 
-    def add(self, session: Session, stay: Stay) -> None:
-        """Run it. It is in the list before that: it may end at once."""
+    def add(
+        self, session: Session, stay: Stay, enter: Callable[[], Awaitable[None]], leave: Callable[[str], None]
+    ) -> None:
+        """Run it, once it could `enter`; it leaves at its end. It is in the list before that: it may end at once."""
         self._live[session] = stay, Deferred()
-        self._clock.callLater(0, self._run, session, stay.decision.limits)
+        self._clock.callLater(0, self._run, session, stay.decision.limits, enter, leave)
 
-    def _run(self, session: Session, limits: Limits) -> None:
+    def _run(
+        self, session: Session, limits: Limits, enter: Callable[[], Awaitable[None]], leave: Callable[[str], None]
+    ) -> None:
         leash = Leash(session, limits, self._clock)
 
         def over(_: None) -> None:
             leash.release()
+            leave(session.log.start.session_id)
             self._live.pop(session)[1].callback(None)
 
-        session.run().addCallback(over)
-
-    def count(self, subject: str, rule: str) -> int:
-        """How many sessions a subject has by a rule."""
-        return sum(
-            stay.decision.rule == rule and stay.visitor.principal.subject == subject for stay, _ in self._live.values()
-        )
+        session.run(enter).addCallback(over)
 
     def stays(self) -> list[tuple[Session, Stay]]:
         """All of them."""

@@ -1,4 +1,4 @@
-"""The gateway as one service: both fronts, the pool behind them, and what they tell.
+"""The gateway as one service: what serves clients, the limits they are held to, and what is told of them.
 
 How it starts, is reloaded, and stops. Reads no file itself: it is given a configuration, and a way to
 have it anew.
@@ -11,17 +11,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.threads import deferToThreadPool
+from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
-from twisted.python.threadpool import ThreadPool
 
 from gateway.admin import Admin, Commands
 from gateway.audit import Audit, Trail, place
@@ -29,24 +25,20 @@ from gateway.config import Config
 from gateway.entry import Entry
 from gateway.errors import ConfigError
 from gateway.events import Event, Events, Reloaded
-from gateway.gate import Gate
-from gateway.guest.pool import Pool
+from gateway.fronts import Fronts
 from gateway.instances.static import Static
 from gateway.listeners import CannotListen, Listeners
 from gateway.log import Log, Story
 from gateway.measures import Measured
 from gateway.metrics import Hypeman, Lag, Metrics
-from gateway.recording import Recorder
-from gateway.ssh import SSHFront
+from gateway.room import Room
+from gateway.threads import thread, written
 from gateway.traces import Traces
 from gateway.web.metrics import metrics_site
-from gateway.web.site import web_site
-
-FLUSH = 5  # seconds that the last lines of the audit get
 
 
 class Gateway(Service):
-    """Both fronts, the pool behind them, and what they tell, as one service."""
+    """The fronts, the limits that hold for them, and what they tell, as one service."""
 
     name = "vmgate"
     _log = Logger()
@@ -67,32 +59,21 @@ class Gateway(Service):
             tell=self._tell,
         )
         story = () if config.audit.to == "log" else (Story(),)
-        self._traces = Traces.to(config.traces) if config.traces else None
-        traces = (self._traces,) if self._traces else ()
+        traces = Traces.to(config.traces) if config.traces else None
+        spans = (traces,) if traces else ()
         names = (Hypeman(self._metrics.registry),) if config.metrics and config.metrics.hypeman_names else ()
-        self._events = Events([Audit(self._audit.write), self._metrics, *names, *story, *traces])
+        self._events = Events([Audit(self._audit.write), self._metrics, *names, *story, *spans])
         self._lag = Lag(self._events, reactor)
         self._instances = Static(config.instances)
-        self._pool = Pool(self._events, reactor, *((self._traces.calling,) if self._traces else ()))
-        self._recorder = Recorder(config.recording, reactor, thread(reactor, "recording")) if config.recording else None
-        self._gate = Gate(
-            self._instances,
-            self._pool,
-            self._events,
-            reactor,
-            config.sessions.max,
-            config.policy,
-            admit=self._audit.admit,
-            recorder=self._recorder,
-        )
+        self._room = Room(self._events, config.sessions.max, self._audit.admit)
         self._entry = Entry(config.entry, self._events, reactor)
-        self._ssh = SSHFront(config.ssh, self._gate, self._events, reactor, self._entry) if config.ssh else None
-        self._web = web_site(config.http, self._gate, reactor, self._entry) if config.http else None
-
+        self._fronts = Fronts(
+            config, self._instances, self._events, reactor, room=self._room, entry=self._entry, traces=traces
+        )
         self._admin: Admin | None = None
         if config.admin:
             commands = Commands(self.reload, self._leave, self._logged.level)
-            self._admin = Admin(self._gate, self._events, commands, config.admin.group, reactor)
+            self._admin = Admin(self._fronts.gate, self._events, commands, config.admin.group, reactor)
 
     def _tell(self, event: Event) -> None:
         self._events.emit(event)
@@ -117,10 +98,7 @@ class Gateway(Service):
 
     def _listen(self, config: Config) -> None:
         """Raises CannotListen."""
-        if config.ssh and self._ssh:
-            self._listeners.open("ssh", config.ssh.listen, self._ssh)
-        if config.http and self._web:
-            self._listeners.open("http", config.http.listen, self._web)
+        self._fronts.listen(config, self._listeners)
         if config.metrics:
             site = metrics_site(self._metrics, lambda: bool(self.running), self._reactor, self._measure)
             self._listeners.open("metrics", config.metrics.listen, site)
@@ -129,7 +107,7 @@ class Gateway(Service):
 
     def _measure(self) -> None:
         """Somebody looks at the metrics: tell what only then is counted."""
-        self._gate.progress()
+        self._fronts.gate.progress()
         self._events.emit(Measured(logins_waiting=self._entry.waiting, audit_waiting=self._audit.waiting))
 
     def startService(self) -> None:
@@ -148,36 +126,12 @@ class Gateway(Service):
 
     async def _stop(self) -> None:
         await self._listeners.close()
-        seconds = self._config.sessions.drain
-        ended = self._gate.drain()
-        late = self._reactor.callLater(seconds, ended.cancel)
-        await ended.addErrback(lambda _: self._log.warn("Sessions did not end in time"))
-        if late.active():
-            late.cancel()
-        # Every client has its last word on the way; it gets as long again to take it.
-        closing: list[Deferred[None]] = []
-        if self._ssh:
-            closing.append(Deferred.fromCoroutine(self._ssh.close(seconds)))
-        if self._web:
-            closing.append(self._web.close(seconds))
-        await DeferredList(closing)
-        await self._pool.close()
+        await self._fronts.close(self._config.sessions.drain)
         self._lag.stop()
-        if self._recorder:
-            await self._written(self._recorder.flush())
-        if self._traces:
-            await self._written(thread(self._reactor, "traces")(self._traces.close))
-        await self._written(self._audit.flush())
+        await written(self._reactor, self._audit.flush())
         self._audit.close()
         if self._config.ready_file:
             self._config.ready_file.unlink(missing_ok=True)
-
-    async def _written(self, flushed: Deferred[None]) -> None:
-        """As long as a disk may take."""
-        late = self._reactor.callLater(FLUSH, flushed.cancel)
-        await flushed.addErrback(lambda _: self._log.error("A disk is too slow: not all was written"))
-        if late.active():
-            late.cancel()
 
     def stopService(self) -> Deferred[None]:
         """Close the listeners, end every session with a word, let go of the guests."""
@@ -189,7 +143,7 @@ class Gateway(Service):
         self._audit.reopen()
         try:
             config = self._load()
-            apply = self._ssh.prepare(config.ssh) if self._ssh and config.ssh else None
+            apply = self._fronts.prepare(config)
         except ConfigError as error:
             for problem in error.problems:
                 self._log.error("Not reloaded: {problem}", problem=problem)
@@ -197,27 +151,12 @@ class Gateway(Service):
             return False
         self._logged.reload(config.log)
         self._instances.replace(config.instances)
-        self._pool.keep(self._instances.listing())
+        self._fronts.keep(self._instances.listing())
         self._entry.reload(config.entry)
-        if apply:
-            apply()
-        if self._web and config.http:
-            self._web.reload(config.http)
-        self._gate.reload(config.policy)
-        if self._ssh:
-            self._ssh.review()
+        apply()
         self._events.emit(Reloaded(ok=True))
         self._log.info("Reloaded: {count} instances", count=len(config.instances))
         return True
-
-
-def thread(reactor: Any, name: str) -> Callable[[Callable[[], Any]], Deferred[Any]]:
-    """Calls what it is given, one after another, in a thread of its own, that a hung disk may keep: nobody
-    waits for it at the end."""
-    pool = ThreadPool(0, 1, name)
-    pool.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
-    pool.start()
-    return partial(deferToThreadPool, reactor, pool)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from inspect import CORO_RUNNING, getcoroutinestate
 from typing import Any, Generic, TypeVar
 
@@ -94,10 +94,10 @@ class Session(ABC):
         self._error: GateError | None = None
         self._over = False
 
-    def run(self) -> Deferred[None]:
-        """Relay to the end; fires then, never fails, and cannot be cancelled (use `end`)."""
+    def run(self, enter: Callable[[], Awaitable[None]] = lambda: succeed(None)) -> Deferred[None]:
+        """Relay to the end, once it could `enter`; fires then, never fails, and cannot be cancelled (use `end`)."""
         done: Deferred[None] = Deferred(lambda _: None)
-        work = self._work = self._run()
+        work = self._work = self._run(enter)
         self._task = Deferred.fromCoroutine(work)
         if self._error is not None:  # since its first step
             self._task.cancel()
@@ -140,9 +140,10 @@ class Session(ABC):
         finally:
             self.log.goes_on(direction)
 
-    async def _run(self) -> None:
+    async def _run(self, enter: Callable[[], Awaitable[None]]) -> None:
         outcome, reason = Outcome.FAILED, "internal error"
         try:
+            await enter()
             self.check()  # it may have been ended before it ran
             outcome, reason = await self._relay()
         except (GateError, CancelledError) as problem:

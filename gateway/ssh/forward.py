@@ -129,6 +129,7 @@ class OfferedChannel(ForwardChannel):
     def __init__(self, around: Surroundings, place: Place, arrival: Arrival, line: Line, local: int) -> None:
         super().__init__(around, place, line, local)
         self._arrival = arrival
+        self._taken = False
 
     def accepted(self) -> None:
         """Only now is it taken up in the guest."""
@@ -137,11 +138,21 @@ class OfferedChannel(ForwardChannel):
             instance = gate.enter(login.visitor, login.instance, Operation.FORWARD, place=self._place)
             self._session = gate.accept(login.visitor, instance, self._place, self._arrival, self)
         except GateError as error:
-            self._arrival.drop()
             self.failed(error)
+
+    def opened(self) -> None:
+        self._taken = True
+
+    def failed(self, error: GateError) -> None:
+        """Not to be taken, or it broke."""
+        self._drop_arrival()
+        super().failed(error)
 
     def lost(self) -> None:
         """Not taken, or gone."""
-        if self._session is None:
-            self._arrival.drop()
+        self._drop_arrival()
         super().lost()
+
+    def _drop_arrival(self) -> None:
+        if not self._taken:
+            self._arrival.drop()

@@ -22,6 +22,7 @@ from gateway.config import HTTPConfig
 from gateway.events import Event, Events
 from gateway.gate import Gate
 from gateway.measures import Measure
+from gateway.room import Room
 from gateway.web.channel import Channel
 from gateway.web.site import web_site
 from tests.support.counts import count
@@ -69,7 +70,9 @@ class House:
         self.world.add("stopped", state="Stopped")
         self.events: list[Event] = []  # without those that are only counted:
         self.measures: list[Event] = []
-        self.gate = Gate(self.world, self.world, Events([self._note]), reactor, max_sessions=100)
+        events = Events([self._note])
+        self.room = Room(events, 100)
+        self.gate = Gate(self.world, self.world, events, reactor, room=self.room)
         config = HTTPConfig(listen=("tcp:0",), token_secrets=(SECRET, OLD_SECRET), max_wait_for_agent=120)
         self.site = web_site(config, self.gate, clock or reactor)
         self._listening = reactor.listenTCP(0, self.site, interface="127.0.0.1")

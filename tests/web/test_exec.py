@@ -314,7 +314,7 @@ async def test_a_library_client_has_its_conversation(house: House) -> None:
 
 @on_loop
 async def test_too_many_sessions_are_a_sentence(house: House) -> None:
-    house.gate._max = 0
+    house.room._most = 0
     raw = await house.raw(first={})
     said = b"Error: Too many sessions are open; close one, or ask the operator to raise the limit.\r\n"
     assert await raw.frames() == [(BINARY, said), exit_frame(127), NORMAL]

@@ -212,7 +212,7 @@ async def test_a_gateway_that_stops_says_so_to_running_and_idle_clients(house: H
 
 @on_loop
 async def test_too_many_sessions_are_told_to_come_later(house: House) -> None:
-    house.gate._max = 0
+    house.room._most = 0
     client = await V1.open(house, type="exec", command=["true"])
     last, code = await client.exit()
     assert (last["outcome"], last["error"]["code"], code) == ("refused", "too_many", 1013)

@@ -1,0 +1,102 @@
+"""What serves clients: both fronts, the gate and the pool of guests behind them, and what their sessions leave.
+
+Counts nobody against a limit and keeps no audit itself: room, entry and events are handed in, and may be
+shared with others who serve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
+
+from gateway.config import Config
+from gateway.doors import Instances
+from gateway.entry import Entry
+from gateway.events import Events
+from gateway.gate import Gate
+from gateway.guest.pool import Pool
+from gateway.listeners import Listeners
+from gateway.listing import Listing
+from gateway.recording import Recorder
+from gateway.room import Rooms
+from gateway.ssh import SSHFront
+from gateway.threads import thread, written
+from gateway.traces import Traces
+from gateway.web.site import web_site
+
+
+class Fronts:
+    """Made of a configuration, and of another by each reload."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        config: Config,
+        instances: Instances,
+        events: Events,
+        reactor: Any,
+        *,
+        room: Rooms,
+        entry: Entry,
+        traces: Traces | None = None,
+    ) -> None:
+        """`traces`, a sink of `events` already, is told of calls to guests, and closed at the end. Raises
+        ConfigError."""
+        self._reactor = reactor
+        self._traces = traces
+        self._pool = Pool(events, reactor, *((traces.calling,) if traces else ()))
+        self._recorder = Recorder(config.recording, reactor, thread(reactor, "recording")) if config.recording else None
+        self.gate = Gate(instances, self._pool, events, reactor, config.policy, room=room, recorder=self._recorder)
+        self._ssh = SSHFront(config.ssh, self.gate, events, reactor, entry) if config.ssh else None
+        self._web = web_site(config.http, self.gate, reactor, entry) if config.http else None
+
+    def listen(self, config: Config, listeners: Listeners) -> None:
+        """Take clients in. Raises CannotListen."""
+        if config.ssh and self._ssh:
+            listeners.open("ssh", config.ssh.listen, self._ssh)
+        if config.http and self._web:
+            listeners.open("http", config.http.listen, self._web)
+
+    def prepare(self, config: Config) -> Callable[[], None]:
+        """Read every file that another configuration names, and give what applies it: other keys, secrets and
+        rules, and who may not be in any more by them is put out. Listeners stay. Raises ConfigError."""
+        apply = self._ssh.prepare(config.ssh) if self._ssh and config.ssh else None
+
+        def reload() -> None:
+            if apply:
+                apply()
+            if self._web and config.http:
+                self._web.reload(config.http)
+            self.gate.reload(config.policy)
+            if self._ssh:
+                self._ssh.review()
+
+        return reload
+
+    def keep(self, instances: Listing) -> None:
+        """Let go of every guest that is not among these."""
+        self._pool.keep(instances)
+
+    async def close(self, seconds: float) -> None:
+        """End every session with a word, see every client off, and let go of the guests: sessions get so many
+        seconds, and clients as long again to take their last word."""
+        ended = self.gate.drain()
+        late = self._reactor.callLater(seconds, ended.cancel)
+        await ended.addErrback(lambda _: self._log.warn("Sessions did not end in time"))
+        if late.active():
+            late.cancel()
+        closing: list[Deferred[None]] = []
+        if self._ssh:
+            closing.append(Deferred.fromCoroutine(self._ssh.close(seconds)))
+        if self._web:
+            closing.append(self._web.close(seconds))
+        await DeferredList(closing)
+        await self._pool.close()
+        if self._recorder:
+            await written(self._reactor, self._recorder.flush())
+        if self._traces:
+            await written(self._reactor, thread(self._reactor, "traces")(self._traces.close))

@@ -1,0 +1,68 @@
+"""Room for sessions: so many at once, in all and of one subject by its rule, and only while the audit can tell of them.
+
+A session has its room before anything of it reaches a guest, and its start is told with it. The only
+place where sessions are counted against a limit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
+from gateway.errors import TooMany
+from gateway.events import Events, SessionStarted
+from gateway.measures import Limited
+from gateway.model import Limit
+
+MOST = 10_000  # sessions at once, unless the configuration says otherwise
+
+
+class Rooms(Protocol):
+    """Where sessions get their room."""
+
+    def take(self, start: SessionStarted, rule: str, most: int) -> Deferred[None] | None:
+        """Room for this session, whose start is told now; its subject may have `most` by this rule, 0 = as many
+        as it likes. Raises TooMany or Unrecorded, at once or by the Deferred, and then nothing is told."""
+
+    def leave(self, session_id: str) -> None:
+        """Its end was told. Nothing for a session that has no room."""
+
+
+class Room:
+    """All the room that there is. Implements `Rooms`, at once."""
+
+    def __init__(self, events: Events, most: int = MOST, recordable: Callable[[], None] = lambda: None) -> None:
+        """`recordable` raises Unrecorded while no session may begin."""
+        self._events = events
+        self._most = most
+        self._recordable = recordable
+        self._held: dict[str, tuple[str, str]] = {}  # a session's subject and rule, by its id
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    @property
+    def live(self) -> int:
+        """How many sessions have room."""
+        return len(self._held)
+
+    def take(self, start: SessionStarted, rule: str, most: int) -> None:
+        self._recordable()
+        whose = start.subject, rule
+        if len(self._held) >= self._most:
+            self._events.emit(Limited(Limit.SESSIONS))
+            raise TooMany(f"{self._most} sessions")
+        if most and self._counts[whose] >= most:
+            self._events.emit(Limited(Limit.RULE_SESSIONS))
+            raise TooMany(f"{rule}: {most} sessions")
+        self._held[start.session_id] = whose
+        self._counts[whose] += 1
+        self._events.emit(start)
+
+    def leave(self, session_id: str) -> None:
+        whose = self._held.pop(session_id, None)
+        if whose is not None:
+            self._counts[whose] -= 1
+            if not self._counts[whose]:
+                del self._counts[whose]

@@ -1,0 +1,34 @@
+"""Threads for what may block: one call at a time in each, and a hung disk keeps nobody from leaving."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from threading import Thread
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
+
+FLUSH = 5  # seconds that what is last to be written gets
+
+_log = Logger()
+
+
+def thread(reactor: Any, name: str) -> Callable[[Callable[[], Any]], Deferred[Any]]:
+    """Calls what it is given, one after another, in a thread of its own, that a hung disk may keep: nobody
+    waits for it at the end."""
+    pool = ThreadPool(0, 1, name)
+    pool.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
+    pool.start()
+    return partial(deferToThreadPool, reactor, pool)
+
+
+async def written(reactor: Any, flushed: Deferred[None]) -> None:
+    """Wait as long as a disk may take."""
+    late = reactor.callLater(FLUSH, flushed.cancel)
+    await flushed.addErrback(lambda _: _log.error("A disk is too slow: not all was written"))
+    if late.active():
+        late.cancel()
