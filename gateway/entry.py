@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import SystemRandom
+from typing import Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 
 from gateway.config.entry import EntryConfig
@@ -30,8 +32,28 @@ class NotNow(Exception):
     """This connection is turned away; its text is for the client."""
 
 
+class Waiting(Protocol):
+    """One connection that has not logged in yet, as a front has it. It ends once."""
+
+    def passed(self) -> None:
+        """It logged in."""
+
+    def left(self, offence: Offence | None) -> None:
+        """It is gone, with what its source is to be penalised for. Idempotent, and nothing after a login."""
+
+
+class Entries(Protocol):
+    """What a front asks of `Entry`, which answers at once; one that answers for another process takes its time."""
+
+    def admit(self, via: Via, address: IAddress, give_way: Callable[[], None]) -> Waiting | Deferred[Waiting]: ...
+
+    def check(self, via: Via, address: IAddress) -> Deferred[None] | None: ...
+
+    def offend(self, via: Via, address: IAddress, offence: Offence) -> None: ...
+
+
 class Stay:
-    """One connection that has not logged in yet. It ends once: by a login, or with what was done instead."""
+    """Implements `Waiting`: it ends by a login, or with what was done instead."""
 
     def __init__(self, entry: Entry, via: Via, source: Source | None, give_way: Callable[[], None]) -> None:
         self._entry = entry
@@ -62,7 +84,7 @@ class Stay:
 
 
 class Entry:
-    """Counts those that wait for their login, by source, and turns away whoever is too many."""
+    """Implements `Entries`. Counts those that wait for their login, by source, and turns away whoever is too many."""
 
     def __init__(
         self,

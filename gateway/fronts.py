@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from gateway.config import Config
 from gateway.doors import Instances
-from gateway.entry import Entry
+from gateway.entry import Entries
 from gateway.events import Events
 from gateway.gate import Gate
 from gateway.guest.pool import Pool
@@ -41,7 +41,7 @@ class Fronts:
         reactor: Any,
         *,
         room: Rooms,
-        entry: Entry,
+        entry: Entries,
         traces: Traces | None = None,
     ) -> None:
         """`traces`, a sink of `events` already, is told of calls to guests, and closed at the end. Raises

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 
 from gateway.config import SSHConfig
 from gateway.config.entry import EntryConfig
-from gateway.entry import Entry, Stay
+from gateway.entry import Entries, Entry, Waiting
 from gateway.errors import Revoked
 from gateway.events import Connected, Events
 from gateway.gate import Gate
@@ -49,11 +49,11 @@ class SSHFront(Factory):
     _log = Logger()
 
     def __init__(
-        self, config: SSHConfig, gate: Gate, events: Events, clock: IReactorTime, entry: Entry | None = None
+        self, config: SSHConfig, gate: Gate, events: Events, clock: IReactorTime, entry: Entries | None = None
     ) -> None:
         """Makes the first host key when there is none. Raises ConfigError when one cannot be used. `entry`
         is who may try to log in, the usual unless it is given."""
-        self._entry = entry or Entry(EntryConfig(), events, clock)
+        self._entry: Entries = entry or Entry(EntryConfig(), events, clock)
         self._config = config
         self._gate = gate
         self._events = events
@@ -95,7 +95,7 @@ class SSHFront(Factory):
             rekey_seconds=config.rekey_seconds,
         )
 
-    def _admit(self, transport: Transport) -> Stay:
+    def _admit(self, transport: Transport) -> Waiting | Deferred[Waiting]:
         return self._entry.admit(Via.SSH, transport.socket.getPeer(), transport.give_way)
 
     def _begin(self, transport: Transport) -> SSHService:

@@ -14,13 +14,14 @@ from typing import Protocol, cast
 from twisted.conch.ssh import transport
 from twisted.conch.ssh.service import SSHService
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, IReactorTime
 from twisted.logger import FilteringLogObserver, Logger, LogLevel, LogLevelFilterPredicate, globalLogPublisher
 from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from gateway.entry import FULL, NotNow, Stay
+from gateway.entry import FULL, NotNow, Waiting
 from gateway.model import Offence
 from gateway.ssh.kex import KEY_EXCHANGE, KeyExchange, Terms, stop
 from gateway.ssh.stream import BadCompression, BadPacket, NotSSH
@@ -62,6 +63,8 @@ class Socket(Protocol):
     def setTcpKeepAlive(self, enabled: bool) -> None: ...
     def registerProducer(self, producer: object, streaming: bool) -> None: ...
     def unregisterProducer(self) -> None: ...
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
     def loseConnection(self) -> None: ...
     def abortConnection(self) -> None: ...
 
@@ -89,7 +92,7 @@ class Transport(KeyExchange):
         clock: IReactorTime,
         terms: Terms,
         *,
-        admit: Callable[[Transport], Stay],
+        admit: Callable[[Transport], Waiting | Deferred[Waiting]],
         begin: Callable[[Transport], SSHService],
         lost: Callable[[Transport], None],
     ) -> None:
@@ -101,7 +104,9 @@ class Transport(KeyExchange):
         self._admit = admit
         self._begin = begin
         self._lost = lost
-        self._stay: Stay | None = None  # from its admission on
+        self._asked = False  # whether it may try to log in
+        self._early = b""  # what it said before the answer
+        self._stay: Waiting | None = None  # from its admission on
         self._offence: Offence | None = None  # the worst so far
         self._paused = False
         self._owed = 0
@@ -123,9 +128,11 @@ class Transport(KeyExchange):
             self._quick_reads = QUICK_READS if QUICK_ACK is not None else 0
         self.socket.registerProducer(self, True)
         self._grace = self._clock.callLater(self._terms.grace, self._too_late)
-        # Who comes through a proxy is known behind the line that the proxy sends first.
-        if isinstance(self.socket, HAProxyProtocolWrapper) or self._admitted():
-            self.socket.write(IDENTIFICATION + b"\r\n")
+        # Who comes through a proxy is known behind the line that the proxy sends first, and that may come late.
+        if isinstance(self.socket, HAProxyProtocolWrapper):
+            self._greet()
+        else:
+            self._ask(self._greet)
 
     @property
     def admitted(self) -> bool:
@@ -137,15 +144,34 @@ class Transport(KeyExchange):
         """Whether the client said anything before its login, or held its place for too long."""
         return self._offence is not None
 
-    def _admitted(self) -> bool:
-        """Whether this client may try to log in. To one that may not sshd says so before SSH begins."""
-        if self._stay is None:
-            try:
-                self._stay = self._admit(self)
-            except NotNow as refusal:
-                self.socket.write(f"{refusal}\r\n".encode())
-                self._close()
-        return self._stay is not None
+    def _greet(self) -> None:
+        self.socket.write(IDENTIFICATION + b"\r\n")
+
+    def _ask(self, admitted: Callable[[], None]) -> None:
+        """Whether this client may try to log in. It is not heard until that is known."""
+        self._asked = True
+        maybeDeferred(self._admit, self).addCallbacks(self._let_in, self._turn_away, callbackArgs=(admitted,))
+        if not self.admitted and not self.closing:
+            self.socket.pauseProducing()
+
+    def _let_in(self, stay: Waiting, admitted: Callable[[], None]) -> None:
+        if self.closing:
+            stay.left(None)
+            return
+        self._stay = stay
+        self.socket.resumeProducing()
+        admitted()
+
+    def _turn_away(self, refusal: Failure) -> None:
+        """To one that may not sshd says so before SSH begins."""
+        refusal.trap(NotNow)
+        if not self.closing:
+            self.socket.write(f"{refusal.value}\r\n".encode())
+            self._close()
+
+    def _take_early(self) -> None:
+        early, self._early = self._early, b""
+        self.dataReceived(early)
 
     def offend(self, offence: Offence) -> None:
         """It did that; the worst of a connection counts, at its end, unless it logged in."""
@@ -269,8 +295,16 @@ class Transport(KeyExchange):
 
     def dataReceived(self, data: bytes) -> None:
         """Take all whole packets; a packet that cannot be understood costs the connection, no more."""
-        if self.closing or not self._admitted():
+        if self.closing:
             return
+        if not self.admitted:
+            self._early += data  # one read of it: then it is not heard
+            if not self._asked:
+                self._ask(self._take_early)
+            return
+        self._take_in(data)
+
+    def _take_in(self, data: bytes) -> None:
         if not self._logged_in:
             self.offend(Offence.NOAUTH)
         if self._quick_reads and QUICK_ACK is not None:

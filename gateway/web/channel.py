@@ -13,6 +13,7 @@ from io import BytesIO
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -21,6 +22,8 @@ from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
+
+from gateway.entry import NotNow
 
 REQUEST_TIME = 30  # seconds from the accept, or from the last answer, to the end of the next request
 MAX_HEADERS = 100  # of one request; all of its head together may have 16 KiB
@@ -67,24 +70,49 @@ class Channel(http.HTTPChannel):
     transport: Any
     _socket: Protocol | None = None
     _admitted = False
+    _asked = False  # whether its source is heard,
+    _heard = False  # and it is
+    _early = b""  # what it said before the answer
     _fresh = True  # no byte came yet
 
     def connectionMade(self) -> None:
-        # Who comes through a proxy is known behind the line that the proxy sends first.
-        known = not isinstance(self.transport, HAProxyProtocolWrapper)
-        self._admitted = not (known and self.site.bars(self.transport.getPeer())) and self.site.admit()
-        if self._admitted:
-            super().connectionMade()
-        else:
+        self._admitted = self.site.admit()
+        if not self._admitted:
             self.transport.abortConnection()
+            return
+        super().connectionMade()
+        # Who comes through a proxy is known behind the line that the proxy sends first.
+        if not isinstance(self.transport, HAProxyProtocolWrapper):
+            self._ask()
+
+    def _ask(self) -> None:
+        """Whether its source is heard; until that is known it is not."""
+        self._asked = True
+        self.site.hears(self.transport.getPeer()).addCallbacks(self._hear, self._bar)
+        if not self._heard and not self.transport.disconnecting:
+            self.transport.pauseProducing()
+
+    def _hear(self, _: None) -> None:
+        self._heard = True
+        self.transport.resumeProducing()
+        early, self._early = self._early, b""
+        if early:
+            self.dataReceived(early)
+
+    def _bar(self, refusal: Failure) -> None:
+        refusal.trap(NotNow)
+        self.transport.abortConnection()
 
     def dataReceived(self, data: bytes) -> None:
         if self.transport.disconnecting:
             return
+        if not self._heard:
+            self._early += data  # one read of it: then it is not heard
+            if not self._asked:
+                self._ask()
+            return
         fresh, self._fresh = self._fresh, False
-        if fresh and isinstance(self.transport, HAProxyProtocolWrapper) and self.site.bars(self.transport.getPeer()):
-            self.transport.abortConnection()
-        elif fresh and data[0] not in FIRST_BYTES:  # TLS or another protocol, whose client waits for our answer
+        if fresh and data[0] not in FIRST_BYTES:  # TLS or another protocol, whose client waits for our answer
             self._respondToBadRequestAndDisconnect()
         else:
             super().dataReceived(data)
@@ -180,9 +208,9 @@ class Listener(Site):
     def overfull(self) -> None:
         """One connection was too many."""
 
-    def bars(self, peer: IAddress) -> bool:
-        """Whether nothing is heard from there for a while."""
-        return False
+    def hears(self, peer: IAddress) -> Deferred[None]:
+        """Fires when somebody there is heard. Raises NotNow when nobody is, for a while."""
+        return succeed(None)
 
     def leave(self) -> None:
         """A connection that was admitted is gone."""

@@ -21,7 +21,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from gateway.auth.tokens import Tokens
 from gateway.config import HTTPConfig
 from gateway.config.entry import EntryConfig
-from gateway.entry import Entry, NotNow
+from gateway.entry import Entries, Entry
 from gateway.errors import BadRequest, Forbidden, GateError, NotFound, TimedOut, Unauthorized
 from gateway.gate import Gate, Visitor
 from gateway.measures import Disproved, Limited, Requested
@@ -49,7 +49,7 @@ INSTEAD = {Operation.EXEC: Operation.SHELL, Operation.DOWNLOAD: Operation.UPLOAD
 log = Logger()
 
 
-def web_site(config: HTTPConfig, gate: Gate, reactor: IReactorTime, entry: Entry | None = None) -> WebSite:
+def web_site(config: HTTPConfig, gate: Gate, reactor: IReactorTime, entry: Entries | None = None) -> WebSite:
     """The site for every listener of the front; `entry` is whom it hears, the usual unless it is given."""
     if not USES_NVX:
         log.warn("Autobahn's native code is not active: uploads by WebSocket will be a hundred times slower")
@@ -69,12 +69,13 @@ class WebSite(Listener):
         self.max_connections = config.max_connections
         self._pages.reload(config)
 
-    def bars(self, peer: IAddress) -> bool:
-        try:
-            self._pages.entry.check(Via.WEB, peer)
-        except NotNow:
-            return True
-        return False
+    def hears(self, peer: IAddress) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._hears(peer))
+
+    async def _hears(self, peer: IAddress) -> None:
+        answer = self._pages.entry.check(Via.WEB, peer)
+        if answer is not None:
+            await answer
 
     def overfull(self) -> None:
         self._pages.events.emit(Limited(Limit.CONNECTIONS))
@@ -101,7 +102,7 @@ class Pages(Resource):
 
     isLeaf = True
 
-    def __init__(self, config: HTTPConfig, gate: Gate, reactor: IReactorTime, entry: Entry) -> None:
+    def __init__(self, config: HTTPConfig, gate: Gate, reactor: IReactorTime, entry: Entries) -> None:
         super().__init__()
         self.entry = entry
         self.sockets = SocketFactory(reactor)

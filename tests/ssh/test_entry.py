@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import sys
 from collections.abc import Callable
@@ -12,15 +13,15 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint, serverFromString
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Factory
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.logger import LogLevel, globalLogPublisher
 
 from gateway.config.entry import EntryConfig
-from gateway.entry import Entry
+from gateway.entry import REFUSED, Entry, NotNow
 from gateway.events import Penalised, TurnedAway
 from gateway.model import Offence
 from gateway.ssh import SSHFront
@@ -370,3 +371,55 @@ async def test_a_key_for_one_instance_opens_another_in_no_way(house: House) -> N
     assert {event.instance for event in refused} == {"gamma"}
     assert not house.world.guests["i-gamma"].requests
     assert not house.world.guests["i-gamma"].users
+
+
+class Slow:
+    """An entry of another process: its answers take until they are given."""
+
+    def __init__(self) -> None:
+        self.asked: list[Deferred[Any]] = []
+        self.over: list[object] = []
+
+    def admit(self, *about: object) -> Deferred[Any]:
+        self.asked.append(Deferred())
+        return self.asked[-1]
+
+    def passed(self) -> None:
+        self.over.append("passed")
+
+    def left(self, offence: Offence | None) -> None:
+        self.over.append(offence)
+
+
+@pytest_twisted.ensureDeferred
+async def test_nobody_is_heard_or_greeted_before_an_answer_that_takes_its_time(house: House) -> None:
+    slow = Slow()
+    house.ports.insert(0, reactor.listenTCP(0, house.front, interface="127.0.0.1"))
+    house.front._entry = slow  # type: ignore[assignment]
+    client = await come(house, "127.0.0.1")
+    client.transport.write(b"SSH-2.0-early\r\n" + bytes(1 << 20))
+    await eventually(lambda: slow.asked)
+    await deferLater(reactor, 0.05)
+    [transport] = house.front._live
+    assert (client.gotVersion, transport.gotVersion, transport._early) == (False, False, b"")
+    slow.asked[0].callback(slow)
+    await eventually(lambda: client.lost)
+    assert slow.over == [Offence.NOAUTH]
+    gone = await come(house, "127.0.0.1")
+    await eventually(lambda: len(slow.asked) == 2)
+    house.front._reset()
+    await eventually(lambda: gone.lost)
+    slow.asked[1].callback(slow)
+    assert slow.over == [Offence.NOAUTH, None]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_late_no_is_told_as_an_early_one(house: House) -> None:
+    slow = Slow()
+    house.ports.insert(0, reactor.listenTCP(0, house.front, interface="127.0.0.1"))
+    house.front._entry = slow  # type: ignore[assignment]
+    reader, writer = await Deferred.fromFuture(asyncio.ensure_future(asyncio.open_connection("127.0.0.1", house.port)))
+    await eventually(lambda: slow.asked)
+    slow.asked[0].errback(NotNow(REFUSED))
+    assert await Deferred.fromFuture(asyncio.ensure_future(reader.read())) == f"{REFUSED}\r\n".encode()
+    writer.close()
