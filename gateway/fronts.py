@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from gateway.config import Config
 from gateway.doors import Instances
+from gateway.drain import Drain
 from gateway.entry import Entries
 from gateway.events import Events
 from gateway.gate import Gate
@@ -26,6 +27,9 @@ from gateway.ssh import SSHFront
 from gateway.threads import thread, written
 from gateway.traces import Traces
 from gateway.web.site import web_site
+
+END = 8.0  # seconds that sessions get to end: the agent kills what does not take its HUP within 5
+WORD = 5.0  # seconds that a client gets to take its last word
 
 
 class Fronts:
@@ -81,19 +85,22 @@ class Fronts:
         """Let go of every guest that is not among these."""
         self._pool.keep(instances)
 
-    async def close(self, seconds: float) -> None:
-        """End every session with a word, see every client off, and let go of the guests: sessions get so many
-        seconds, and clients as long again to take their last word."""
-        ended = self.gate.drain()
-        late = self._reactor.callLater(seconds, ended.cancel)
+    def drain(self, seconds: float) -> Drain:
+        """Those who are in may stay for so long; called once the listeners are closed."""
+        return Drain([front for front in (self._ssh, self._web) if front], seconds, self._reactor)
+
+    async def close(self) -> None:
+        """End every session with a word, see every client off, and let go of the guests."""
+        ended = self.gate.close()
+        late = self._reactor.callLater(END, ended.cancel)
         await ended.addErrback(lambda _: self._log.warn("Sessions did not end in time"))
         if late.active():
             late.cancel()
         closing: list[Deferred[None]] = []
         if self._ssh:
-            closing.append(Deferred.fromCoroutine(self._ssh.close(seconds)))
+            closing.append(Deferred.fromCoroutine(self._ssh.close(WORD)))
         if self._web:
-            closing.append(self._web.close(seconds))
+            closing.append(self._web.close(WORD))
         await DeferredList(closing)
         await self._pool.close()
         if self._recorder:

@@ -1,7 +1,7 @@
 """The one door that both fronts use: who comes to which instance for what, and the session it gets.
 
 Permission, instance, state, in that order; nothing reaches a guest before all three. Knows live
-sessions, so it can count, drain and end them. No protocol of any client in here.
+sessions, so it can count and end them. No protocol of any client in here.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Gate(Porter):
         self._room = room or Room(events)
         self._recorder = recorder
         self._roll = Roll(clock)
-        self._draining = False
+        self._closed = False
 
     # Sessions.
 
@@ -236,7 +236,7 @@ class Gate(Porter):
         part_of: Operation | None = None,
     ) -> Stay:
         """The last question to the policy before a session, with all that is known of it."""
-        if self._draining:
+        if self._closed:
             raise Draining()
         right = part_of or operation
         decision = self.decide(visitor, right, instance, asked)
@@ -310,7 +310,7 @@ class Gate(Porter):
                 self.evicted(stay.visitor, stay.instance.id, decision.reason, session.log.start.session_id)
                 session.end(Revoked(decision.reason))
 
-    def drain(self) -> Deferred[list[tuple[bool, None]]]:
+    def close(self) -> Deferred[list[tuple[bool, None]]]:
         """No new session from now on; end those that run, each with a word. Fires when all ended."""
-        self._draining = True
+        self._closed = True
         return self._roll.end(Draining)

@@ -22,6 +22,7 @@ from twisted.python.components import Componentized
 from gateway.admin import Admin, Commands
 from gateway.audit import Audit, Trail, place
 from gateway.config import Config
+from gateway.drain import Drain
 from gateway.entry import Entry
 from gateway.errors import ConfigError
 from gateway.events import Event, Events, Reloaded
@@ -49,6 +50,8 @@ class Gateway(Service):
         self._load = load
         self._reactor = reactor
         self._listeners = Listeners(reactor)
+        self._drain: Drain | None = None
+        self._leaving = False
         self._logged = Log(config.log, sys.stdout)
         self._metrics = Metrics()
         self._audit = Trail(
@@ -79,8 +82,13 @@ class Gateway(Service):
         self._events.emit(event)
 
     def _leave(self) -> None:
-        """As by SIGTERM: twistd stops, and we with it."""
-        os.kill(os.getpid(), signal.SIGTERM)
+        """As by SIGTERM: twistd stops, and we with it, in good order. Asked once more it is in a hurry."""
+        if not self._leaving:
+            self._leaving = True
+            self._reactor.stop()
+        elif self._drain is not None:
+            self._log.warn("Asked again to stop: every session ends now")
+            self._drain.hurry()
 
     def setServiceParent(self, parent: Any) -> None:
         """twistd asks an application for the observer that its log goes to, unless its own options name one."""
@@ -100,7 +108,7 @@ class Gateway(Service):
         """Raises CannotListen."""
         self._fronts.listen(config, self._listeners)
         if config.metrics:
-            site = metrics_site(self._metrics, lambda: bool(self.running), self._reactor, self._measure)
+            site = metrics_site(self._metrics, self._unready, self._reactor, self._measure)
             self._listeners.open("metrics", config.metrics.listen, site)
         if config.admin and self._admin:
             self._listeners.open_for_admins(config.admin, self._admin)
@@ -110,13 +118,21 @@ class Gateway(Service):
         self._fronts.gate.progress()
         self._events.emit(Measured(logins_waiting=self._entry.waiting, audit_waiting=self._audit.waiting))
 
+    def _unready(self) -> list[str]:
+        """Why no new clients should be sent here; empty when they may."""
+        return ["draining: the gateway stops"] if self._drain else []
+
     def startService(self) -> None:
-        """Say that we are ready, and take SIGHUP as a wish to reload."""
+        """Say that we are ready, and take SIGHUP as a wish to reload, SIGTERM and SIGINT as one to stop."""
         super().startService()
         self._reactor.callWhenRunning(self._running)
 
     def _running(self) -> None:
-        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
+        # Twisted's own handlers would stop the reactor once more at a second signal, which it takes for a mistake.
+        for number, act in {
+            signal.SIGHUP: self.reload, signal.SIGTERM: self._leave, signal.SIGINT: self._leave,
+        }.items():  # fmt: skip
+            signal.signal(number, lambda *_, act=act: self._reactor.callFromThread(act))
         if self._config.metrics:
             self._lag.start()
         if self._config.ready_file:
@@ -124,19 +140,26 @@ class Gateway(Service):
             write_whole(self._config.ready_file, json.dumps(told) + "\n")
         self._log.info("Ready: {count} instances", count=len(self._config.instances))
 
-    async def _stop(self) -> None:
-        await self._listeners.close()
-        await self._fronts.close(self._config.sessions.drain)
+    async def _stop(self, drain: Drain) -> None:
+        if self._config.ready_file:
+            self._config.ready_file.unlink(missing_ok=True)
+        # Who watches and who commands sees it through.
+        await self._listeners.close("metrics", "admin")
+        await drain.done
+        await self._fronts.close()
         self._lag.stop()
         await written(self._reactor, self._audit.flush())
         self._audit.close()
-        if self._config.ready_file:
-            self._config.ready_file.unlink(missing_ok=True)
+        await self._listeners.close()
 
     def stopService(self) -> Deferred[None]:
-        """Close the listeners, end every session with a word, let go of the guests."""
+        """Close the listeners, let the sessions live for as long as they may, end the rest with a word, and
+        let go of the guests."""
         super().stopService()
-        return Deferred.fromCoroutine(self._stop())
+        count, seconds = self._fronts.gate.live, self._config.sessions.drain
+        self._log.info("Draining: {count} sessions run, for {seconds:g} s at most", count=count, seconds=seconds)
+        drain = self._drain = self._fronts.drain(seconds)
+        return Deferred.fromCoroutine(self._stop(drain))
 
     def reload(self) -> bool:
         """Apply the file anew, whole or not at all: instances, keys and secrets. Listeners stay."""

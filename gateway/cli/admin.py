@@ -25,7 +25,8 @@ def run(options: argparse.Namespace) -> int:
         case "kill":
             print(ask(path, command="kill", session=options.session)["session"])
         case "drain":
-            print(f"the gateway lets nobody in any more; {ask(path, command='drain')['sessions']} sessions run")
+            running = ask(path, command="drain")["sessions"]
+            print(f"the gateway takes no more clients; {running} sessions run. Once more ends them")
         case "reload":
             ask(path, command="reload")
             print("the configuration is applied")

@@ -183,6 +183,8 @@ class Demo:
             'listen = "tcp:0:interface=127.0.0.1"',
             "[audit]",
             'file = "audit.log"',
+            "[sessions]",
+            "drain = 0",
         ]
         for guest in self._yard.guests:
             lines += [

@@ -66,7 +66,7 @@ class SessionsConfig:
     """Bounds of all sessions together."""
 
     max: int = 10_000
-    drain: float = 5  # seconds that sessions get to end when the gateway stops
+    drain: float = 30  # seconds that sessions may live on when the gateway stops
 
     @classmethod
     def of(cls, table: Table | None) -> SessionsConfig:

@@ -55,6 +55,10 @@ class Extras(Protocol):
     requests: Mapping[bytes, Asked]
     limit: int  # channels of it at once
 
+    @property
+    def busy(self) -> bool:
+        """Whether something listens for the client."""
+
     def stop(self) -> None:
         """The client is gone."""
 
@@ -84,9 +88,15 @@ class Connection(SSHService):
         self._channels: dict[int, Channel] = {}
         self._turns: dict[Channel, None] = {}  # in order: who has something to send
         self._pumping = False
+        self._used = False  # a channel was asked for
         self._no_more_sessions = False
         self._host_keys = host_keys
         self._pulse = pulsing(self._are_you_there, self._gone)
+
+    @property
+    def idle(self) -> bool:
+        """Whether what its client came for is over: it had channels or listeners, and has none any more."""
+        return self._used and not (self._channels or self._answers or self._openings or self._extras.busy)
 
     @property
     def _transport(self) -> Transport:
@@ -234,6 +244,7 @@ class Connection(SSHService):
         """Section 5.1, when all that was asked before is answered. sshd takes one after the other, and who
         says `ssh -R 8000:localhost:80 alpha COMMAND` may count on port 8000 in the command."""
         kind, remote, window, max_packet = reader.string(), reader.uint32(), reader.uint32(), reader.uint32()
+        self._used = True
         if kind == b"session" and self._no_more_sessions:
             # OpenSSH's PROTOCOL section 2.2: somebody else holds the client's socket now.
             self._transport.disconnect(conch_transport.DISCONNECT_PROTOCOL_ERROR, b"no more sessions were announced")

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from gateway.config import SSHConfig
 from gateway.config.entry import EntryConfig
 from gateway.entry import Entries, Entry, Waiting
-from gateway.errors import Revoked
+from gateway.errors import Draining, Revoked
 from gateway.events import Connected, Events
 from gateway.gate import Gate
 from gateway.measures import Limited, Shaken
@@ -161,13 +161,21 @@ class SSHFront(Factory):
             self._gate.evicted(login.visitor, login.instance, str(error))
             transport.disconnect(conch.DISCONNECT_BY_APPLICATION, error.sentence.encode())
 
+    def dismiss(self) -> int:
+        """Nobody new comes: send away each client once what it came for is over, now and whenever this is
+        called again; gives how many are left. Who logs in just now still gets what it came for."""
+        for transport in list(self._live):
+            if isinstance(transport.service, Connection) and transport.service.idle:
+                transport.disconnect(conch.DISCONNECT_BY_APPLICATION, Draining().sentence.encode())
+        return len(self._live)
+
     async def close(self, seconds: float) -> None:
         """Disconnect everybody, with a word; returns when all are gone, or reset after `seconds`."""
         if not self._live:
             return
         empty = self._empty = Deferred()
         for transport in list(self._live):
-            transport.loseConnection()
+            transport.disconnect(conch.DISCONNECT_BY_APPLICATION, Draining().sentence.encode())
         late = self._clock.callLater(seconds, self._reset)
         await empty
         if late.active():

@@ -114,6 +114,11 @@ class Forwards:
         self._around = around
         self._remotes: list[Remote] = []
 
+    @property
+    def busy(self) -> bool:
+        """Whether something listens for the client."""
+        return bool(self._remotes)
+
     def stop(self) -> None:
         """The client is gone."""
         for remote in self._remotes:

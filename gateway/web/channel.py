@@ -28,6 +28,7 @@ from gateway.entry import NotNow
 REQUEST_TIME = 30  # seconds from the accept, or from the last answer, to the end of the next request
 MAX_HEADERS = 100  # of one request; all of its head together may have 16 KiB
 MAX_CONNECTIONS = 100  # of a listener that nobody said more about
+NEW = 5.0  # seconds from its accept that a client gets for its first request while nobody new is taken
 NAME = b"vmgate"
 
 NO_REQUEST = b'{"code":"bad_request","message":"this is no HTTP/1.1 request"}'
@@ -74,12 +75,15 @@ class Channel(http.HTTPChannel):
     _heard = False  # and it is
     _early = b""  # what it said before the answer
     _fresh = True  # no byte came yet
+    _answered = False
+    _since = 0.0  # seconds, of the site's clock
 
     def connectionMade(self) -> None:
-        self._admitted = self.site.admit()
+        self._admitted = self.site.admit(self)
         if not self._admitted:
             self.transport.abortConnection()
             return
+        self._since = self.site.reactor.seconds()
         super().connectionMade()
         # Who comes through a proxy is known behind the line that the proxy sends first.
         if not isinstance(self.transport, HAProxyProtocolWrapper):
@@ -134,6 +138,7 @@ class Channel(http.HTTPChannel):
         the answers to pipelined requests would have no bound (twisted issue 8868 left that). Neither those
         to come nor those that came with this one are looked at until the client took the answers so far."""
         self.paused = self._waitingForTransport and self._socket is None
+        self._answered = True
         super().requestDone(request)
         if self.paused and self.persistent:
             self._networkProducer.pauseProducing()
@@ -150,6 +155,20 @@ class Channel(http.HTTPChannel):
         if self._abortingCall is None:
             self._abortingCall = self.callLater(self.abortTimeout, self.forceAbortClient)
         super().loseConnection()
+
+    @property
+    def idle(self) -> bool:
+        """Whether its client has no answer to come, and had the time to ask."""
+        if self._socket is not None or self.requests:
+            return False
+        return self._answered or self.site.reactor.seconds() - self._since >= NEW
+
+    def checkPersistence(self, request: Request, version: bytes) -> bool:
+        """Whether another request may follow this one."""
+        if self.site.closing:
+            request.responseHeaders.setRawHeaders(b"connection", [b"close"])
+            return False
+        return bool(super().checkPersistence(request, version))
 
     def resetTimeout(self) -> None:
         """Called at every byte: no reason to give a slow request more time."""
@@ -172,7 +191,7 @@ class Channel(http.HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
         if self._admitted:
-            self.site.leave()
+            self.site.leave(self)
         if self._socket is not None:
             self._socket.connectionLost(reason)
 
@@ -191,19 +210,34 @@ class Listener(Site):
             resource, BodilessRequest, timeout=REQUEST_TIME, reactor=reactor, parsePOSTFormSubmission=False
         )
         self.max_connections = max_connections
-        self._connections = 0
+        self.closing = False  # nobody new comes
+        self._channels: set[Channel] = set()
         self._full = False
 
-    def admit(self) -> bool:
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._channels)
+
+    def admit(self, channel: Channel) -> bool:
         """Whether one connection more is served; it is counted until it leaves."""
-        if self._connections >= self.max_connections:
+        if self.connections >= self.max_connections:
             if not self._full:
                 self._full = True
-                log.warn("Clients are turned away: {count} connections are open", count=self._connections)
+                log.warn("Clients are turned away: {count} connections are open", count=self.connections)
             self.overfull()
             return False
-        self._connections += 1
+        self._channels.add(channel)
         return True
+
+    def dismiss(self) -> int:
+        """Nobody new comes: close each connection once nothing is asked on it, now and whenever this is called
+        again; gives how many are left."""
+        self.closing = True
+        for channel in list(self._channels):
+            if channel.idle:
+                channel.loseConnection()
+        return self.connections
 
     def overfull(self) -> None:
         """One connection was too many."""
@@ -212,9 +246,9 @@ class Listener(Site):
         """Fires when somebody there is heard. Raises NotNow when nobody is, for a while."""
         return succeed(None)
 
-    def leave(self) -> None:
+    def leave(self, channel: Channel) -> None:
         """A connection that was admitted is gone."""
-        self._connections -= 1
+        self._channels.discard(channel)
         self._full = False
 
     def acceptableProtocols(self) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""The listener of whoever watches the gateway: /metrics and /healthz, and nothing of any client."""
+"""The listener of whoever watches the gateway: /metrics, /healthz and /readyz, and nothing of any client."""
 
 from __future__ import annotations
 
@@ -21,13 +21,18 @@ OPENMETRICS = "application/openmetrics-text"
 
 
 def metrics_site(
-    metrics: Metrics, healthy: Callable[[], bool], reactor: IReactorTime, measure: Callable[[], None] = lambda: None
+    metrics: Metrics,
+    unready: Callable[[], list[str]],
+    reactor: IReactorTime,
+    measure: Callable[[], None] = lambda: None,
 ) -> Site:
-    """`GET /metrics` in Prometheus' text format or OpenMetrics', `GET /healthz` 200 or 503; HEAD too.
-    `measure` is called before the metrics are told."""
+    """`GET /metrics` in Prometheus' text format or OpenMetrics', `GET /healthz` 200 while the loop
+    answers, `GET /readyz` 200, or 503 with the reasons that `unready` gives; HEAD too. `measure` is called before
+    the metrics are told."""
     root = Missing()
     root.putChild(b"metrics", MetricsPage(metrics, measure, reactor))
-    root.putChild(b"healthz", HealthPage(healthy))
+    root.putChild(b"healthz", HealthPage(list))
+    root.putChild(b"readyz", HealthPage(unready))
     return Listener(root, reactor, MOST)
 
 
@@ -78,16 +83,15 @@ class MetricsPage(Resource):
 
 
 class HealthPage(Resource):
-    """Whether new clients should be sent here."""
+    """Whether all is well, asked anew each time."""
 
     isLeaf = True
 
-    def __init__(self, healthy: Callable[[], bool]) -> None:
+    def __init__(self, problems: Callable[[], list[str]]) -> None:
         super().__init__()
-        self._healthy = healthy
+        self._problems = problems
 
     def render_GET(self, request: Request) -> bytes:
-        """200 while the gateway takes clients, 503 when it does not any more."""
-        if self._healthy():
-            return answer(request, 200, b"ok\n", TEXT)
-        return answer(request, 503, b"not taking sessions\n", TEXT)
+        """200, or 503 and a line for each problem."""
+        problems = self._problems()
+        return answer(request, 503 if problems else 200, "".join(f"{p}\n" for p in problems or ["ok"]).encode(), TEXT)

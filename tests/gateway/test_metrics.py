@@ -159,7 +159,7 @@ def test_bytes_are_counted_while_the_session_runs_and_once(house: House) -> None
     house.gate.progress()
     assert written() == 3
     house.gate.progress()
-    house.gate.drain()
+    house.gate.close()
     house.clock.advance(0)
     assert written() == 3
     assert house.value("vmgate_exec_sessions_total", via="ssh", operation="exec", outcome="ended") == 1
@@ -196,7 +196,7 @@ def test_a_full_gateway_is_a_limit_that_was_hit(house: House) -> None:
     assert isinstance(turned_away.told[-1], TooMany)
     assert house.value("vmgate_limits_hit_total", limit="sessions") == 1
     assert house.value("vmgate_refused_total", via="ssh") == 1
-    gate.drain()
+    gate.close()
 
 
 def test_a_session_that_lasts_too_long_is_a_limit_that_was_hit(house: House) -> None:

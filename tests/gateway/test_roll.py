@@ -63,7 +63,7 @@ def test_a_subject_has_so_many_sessions_by_a_rule(house: House) -> None:
     first.end_of_input()
     house.clock.advance(0)
     house.exec()
-    house.gate.drain()
+    house.gate.close()
 
 
 def test_a_session_that_nothing_moves_in_ends(house: House) -> None:
@@ -114,7 +114,7 @@ def test_new_rules_put_out_who_may_not_stay_and_nobody_else(house: House) -> Non
     [told] = [told for told in house.fronts[0].told if isinstance(told, GateError)]
     assert told.sentence == "You may not be here any more: the operator has changed who may enter."
     assert house.gate.live == 2
-    house.gate.drain()
+    house.gate.close()
 
 
 def test_what_the_session_is_now_asked_about_is_what_it_was_let_in_for(house: House) -> None:
@@ -123,7 +123,7 @@ def test_what_the_session_is_now_asked_about_is_what_it_was_let_in_for(house: Ho
     house.exec(user="anna")
     house.gate.reload(anyone(users=("anna",)))
     assert [event.reason for event in house.of(Evicted)] == ["anyone allows exec, but not as this guest user"]
-    house.gate.drain()
+    house.gate.close()
 
 
 def test_a_credential_that_holds_no_more_ends_its_sessions_and_opens_none(house: House) -> None:

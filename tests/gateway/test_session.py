@@ -203,7 +203,7 @@ def test_a_finished_session_leaves_no_timer(house: House) -> None:
 def test_draining_ends_every_session_with_a_word_and_lets_none_in(house: House) -> None:
     house.exec("sleep")
     done: list[object] = []
-    house.gate.drain().addCallback(done.append)
+    house.gate.close().addCallback(done.append)
     assert done
     assert isinstance(house.front.told[-1], Draining)
     with pytest.raises(Draining):

@@ -95,7 +95,7 @@ async def test_replies_keep_the_order_of_requests_while_the_start_takes_its_time
     client.request(channel, b"unheard-of")
     await eventually(lambda: house.alpha.requests)
     await client.until(lambda: client.kinds()[3:] == [SUCCESS])
-    house.gate.drain()
+    house.gate.close()
     await client.see(CLOSE)
     assert client.kinds()[3:] == [SUCCESS, SUCCESS, FAILURE, FAILURE, EXTENDED, REQUEST, EOF, CLOSE]
     assert client.errors() == f"vmgate: {Draining().sentence}\r\n".encode()

@@ -161,7 +161,7 @@ async def test_a_guest_that_goes_is_told_in_the_protocol(house: House) -> None:
 async def test_a_gateway_that_stops_says_so(house: House) -> None:
     other = await half(house, b"scp -t /f")
     await other.hear(b"\0")
-    await house.gate.drain()
+    await house.gate.close()
     assert await other.over() == 255
     assert other.client.output() == b"\0\2vmgate: " + Draining().sentence.encode() + b"\n"
 

@@ -89,7 +89,7 @@ class House:
 
     async def close(self) -> None:
         """Everything back; no traceback may have been logged."""
-        self.gate.drain()
+        self.gate.close()
         stopping = self._listening.stopListening()
         for socket in list(self.site.sockets.live):
             socket.transport.abortConnection()

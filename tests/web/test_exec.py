@@ -242,7 +242,7 @@ async def test_a_gateway_that_stops_says_so_to_running_and_idle_clients(house: H
     busy = await house.raw(first={"command": ["sleep"]})
     idle = await house.raw()
     await until(lambda: house.alpha.processes)
-    house.gate.drain()
+    house.gate.close()
     gone = house.site.close(60)
     said = (BINARY, b"Error: The gateway is shutting down; connect again in a moment.\r\n")
     assert await busy.frames() == [said, exit_frame(127), NORMAL]

@@ -344,7 +344,7 @@ async def test_a_client_that_never_answers_the_close_is_let_go_with_all_its_fram
 async def test_a_client_that_never_reads_the_end_is_dropped(slow_house: House, clock: Clock) -> None:
     raw = await slow_house.raw(first={"command": ["yes"]})
     await stuck(slow_house, raw)
-    slow_house.gate.drain()
+    slow_house.gate.close()
     await until(lambda: not slow_house.gate.live)
     await pass_time(clock, 3 * LINGER)
     await until(lambda: not slow_house.site.sockets.live)
@@ -374,7 +374,7 @@ async def test_a_request_has_its_time_as_a_whole(slow_house: House, clock: Clock
 async def test_a_gateway_that_stops_waits_no_longer_than_it_said(slow_house: House, clock: Clock) -> None:
     raw = await slow_house.raw(first={"command": ["yes"]})
     await stuck(slow_house, raw)
-    slow_house.gate.drain()
+    slow_house.gate.close()
     gone = slow_house.site.close(5)
     clock.advance(4.9)
     assert not gone.called

@@ -31,10 +31,10 @@ class Watched:
         from twisted.internet import reactor  # noqa: PLC0415
 
         self.metrics = Metrics()
-        self.healthy = True
+        self.problems: list[str] = []
         self.measured = 0
         self._listening = reactor.listenTCP(
-            0, metrics_site(self.metrics, lambda: self.healthy, reactor, self._measure), interface="127.0.0.1"
+            0, metrics_site(self.metrics, lambda: self.problems, reactor, self._measure), interface="127.0.0.1"
         )
         self.close = self._listening.stopListening
 
@@ -108,12 +108,15 @@ async def test_however_many_ask_the_page_is_made_ten_times_a_second_at_most(watc
 
 
 @on_loop
-async def test_health_follows_the_gateway(watched: Watched) -> None:
+async def test_readiness_follows_the_gateway_and_health_does_not(watched: Watched) -> None:
+    for path in ("/healthz", "/readyz"):
+        head, body = await watched.ask(path)
+        assert (head[:13], body) == (b"HTTP/1.1 200 ", b"ok\n")
+    watched.problems = ["audit: No space left on device", "draining"]
+    head, body = await watched.ask("/readyz")
+    assert (head[:13], body) == (b"HTTP/1.1 503 ", b"audit: No space left on device\ndraining\n")
     head, body = await watched.ask("/healthz")
     assert (head[:13], body) == (b"HTTP/1.1 200 ", b"ok\n")
-    watched.healthy = False
-    head, body = await watched.ask("/healthz")
-    assert (head[:13], body) == (b"HTTP/1.1 503 ", b"not taking sessions\n")
 
 
 @pytest.mark.parametrize("path", ["/", "/instances", "/metrics2"])

@@ -117,7 +117,7 @@ async def test_a_plain_tcp_probe_says_nothing_in_the_log(house: House) -> None:
             _, writer = await asyncio.open_connection("127.0.0.1", house.port)
             writer.close()
             await writer.wait_closed()
-        await until(lambda: house.site._connections == 0)
+        await until(lambda: house.site.connections == 0)
         await served(house)
     assert lines.loud() == []
 
@@ -131,7 +131,7 @@ async def test_noise_is_closed_and_leaves_nothing(house: House) -> None:
         said = await rest(reader)
         assert not said or said.startswith(b"HTTP/1.1 400 ")
         writer.close()
-    await until(lambda: house.site._connections == 0)
+    await until(lambda: house.site.connections == 0)
     await served(house)
 
 
@@ -160,10 +160,10 @@ SLOW = {
 @on_loop
 async def test_a_slow_head_is_closed_and_others_are_served(slow_house: House, clock: Clock, data: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", slow_house.port)
-    await until(lambda: slow_house.site._connections == 1)
+    await until(lambda: slow_house.site.connections == 1)
     await drip(clock, writer, data)
     assert b"HTTP/1.1 2" not in await rest(reader)
-    await until(lambda: slow_house.site._connections == 0)
+    await until(lambda: slow_house.site.connections == 0)
     await served(slow_house)
     writer.close()
 
@@ -173,10 +173,10 @@ async def test_a_slow_head_is_closed_and_others_are_served(slow_house: House, cl
 async def test_a_slow_body_is_closed_and_others_are_served(slow_house: House, clock: Clock, how: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", slow_house.port)
     writer.write(b"POST /instances HTTP/1.1\r\nHost: h\r\n" + how)
-    await until(lambda: slow_house.site._connections == 1)
+    await until(lambda: slow_house.site.connections == 1)
     await drip(clock, writer, bytes(99))
     assert await rest(reader) == b""
-    await until(lambda: slow_house.site._connections == 0)
+    await until(lambda: slow_house.site.connections == 0)
     await served(slow_house)
     writer.close()
 
@@ -199,7 +199,7 @@ async def test_a_tls_handshake_that_does_not_end_is_closed(slow_house: House, cl
     async with over_tls(slow_house, tmp_path) as context:
         reader, writer = await asyncio.open_connection("127.0.0.1", slow_house.port)
         writer.write(b"\x16\x03\x01")  # the beginning of a ClientHello
-        await until(lambda: slow_house.site._connections == 1)
+        await until(lambda: slow_house.site.connections == 1)
         clock.advance(REQUEST_TIME)
         assert await rest(reader) == b""
         writer.close()
@@ -220,7 +220,7 @@ async def test_a_plaintext_client_at_the_tls_port_is_closed_without_a_traceback(
             writer.write_eof()
             assert b"HTTP" not in await rest(reader)
             writer.close()
-        await until(lambda: house.site._connections == 0)
+        await until(lambda: house.site.connections == 0)
 
 
 # Many.
@@ -269,7 +269,7 @@ async def test_requests_behind_one_that_waits_have_a_bound(house: House) -> None
     waiting.callback(Stat(exists=False))
     assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
     writer.transport.abort()
-    await until(lambda: house.site._connections == 0)
+    await until(lambda: house.site.connections == 0)
 
 
 ANSWERS = 6_000  # more bytes than those that the two kernels keep
@@ -297,7 +297,7 @@ async def test_answers_that_nobody_reads_have_a_bound(slow_house: House, clock: 
     for _ in range(4 * REQUEST_TIME):
         clock.advance(1)
         await asyncio.sleep(0)
-    await until(lambda: slow_house.site._connections == 0)
+    await until(lambda: slow_house.site.connections == 0)
     writer.transport.abort()
 
 
@@ -315,7 +315,7 @@ async def test_a_client_that_never_takes_the_last_answer_is_dropped(slow_house: 
     _, writer, channel = await deaf(slow_house, b"GET /x HTTP/1.1\r\n\r\n" * ANSWERS)
     channel.loseConnection()
     clock.advance(channel.abortTimeout)
-    await until(lambda: slow_house.site._connections == 0)
+    await until(lambda: slow_house.site.connections == 0)
     writer.transport.abort()
 
 
@@ -337,7 +337,7 @@ async def test_an_upgrade_behind_other_requests_has_its_turn(house: House) -> No
 async def test_connections_beyond_the_bound_are_turned_away_until_one_leaves(house: House) -> None:
     house.site.reload(HTTPConfig(listen=(), token_secrets=(SECRET,), max_connections=10))
     kept = [await asyncio.open_connection("127.0.0.1", house.port) for _ in range(10)]
-    await until(lambda: house.site._connections == 10)
+    await until(lambda: house.site.connections == 10)
     with logged() as lines:
         for _ in range(20):
             reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
@@ -348,7 +348,7 @@ async def test_connections_beyond_the_bound_are_turned_away_until_one_leaves(hou
     kept[0][1].write(HEAD + b"\r\n")
     assert (await kept[0][0].readline()).startswith(b"HTTP/1.1 401 "), "those who are in are served"
     kept[0][1].close()
-    await until(lambda: house.site._connections == 9)
+    await until(lambda: house.site.connections == 9)
     await served(house)
     for _, writer in kept:
         writer.close()

@@ -164,7 +164,7 @@ async def test_nothing_is_sent_into_a_download(house: House) -> None:
 
 @on_loop
 async def test_a_download_needs_its_own_permission(house: House) -> None:
-    house.gate.drain()
+    house.gate.close()
     client = await V1.open(house, CP, type="download", path="/x")
     last, code = await client.exit()
     assert (last["outcome"], last["error"]["code"], code) == ("ended", "draining", 1001)

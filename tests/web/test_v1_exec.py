@@ -202,7 +202,7 @@ async def test_the_gateways_own_timeout_is_124_and_an_error(house: House) -> Non
 async def test_a_gateway_that_stops_says_so_to_running_and_idle_clients(house: House) -> None:
     busy = await running(house, "sleep")
     idle = await V1.open(house)
-    house.gate.drain()
+    house.gate.close()
     gone = house.site.close(60)
     for client in (busy, idle):
         last, code = await client.exit()

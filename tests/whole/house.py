@@ -21,10 +21,10 @@ SECRET = "t" * 40
 
 @contextlib.contextmanager
 def gateway(
-    state: Path, instances: Mapping[str, str], ssh: str = "wait_for_agent = 0", metrics: str = ""
+    state: Path, instances: Mapping[str, str], ssh: str = "wait_for_agent = 0", metrics: str = "", drain: float = 1
 ) -> Iterator[Demo]:
     """Each instance by its name, with its lines of the configuration; more lines for [ssh] and [metrics].
-    Its log has no traceback when it ended."""
+    Its log has no traceback when it ended, which it does with code 0."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(state / "identity")], check=True)
     (state / "authorized_keys").write_text(f'instances="*" {(state / "identity.pub").read_text()}')
     (state / "secret").write_text(SECRET)
@@ -32,7 +32,7 @@ def gateway(
         f'ready_file = "ready.json"\n[ssh]\nlisten = "tcp:0:interface=127.0.0.1"\n{ssh}\n'
         '[http]\nlisten = "tcp:0:interface=127.0.0.1"\ntoken_secret_files = "secret"\n'
         f'[metrics]\nlisten = "tcp:0:interface=127.0.0.1"\n{metrics}\n'
-        '[audit]\nfile = "audit.log"\n'
+        f'[audit]\nfile = "audit.log"\n[sessions]\ndrain = {drain}\n'
     )
     for name, lines in instances.items():
         text += f'[[instances]]\nid = "i-{name}"\nname = "{name}"\n{lines}\n'
@@ -47,7 +47,7 @@ def gateway(
             until((state / "ready.json").exists, 60, "the gateway listens")
             yield _told(state, instances)
             process.send_signal(signal.SIGTERM)
-            process.wait(100)
+            assert process.wait(100) == 0
             said = (state / "gateway.log").read_text()
             assert "Traceback" not in said, said[said.index("Traceback") - 500 :][:5000]
         finally:

@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,13 @@ from tests.whole.house import gateway
 ADMIN = 'wait_for_agent = 0\n[admin]\nsocket = "admin.sock"\n[log]\nformat = "json"\n'
 
 
+def house_of(state: Path, agent: RealAgent, drain: float = 1) -> AbstractContextManager[Demo]:
+    return gateway(state, {"alpha": f'agent_socket = "{agent.path}"'}, ADMIN, drain=drain)
+
+
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[Demo]:
-    with RealAgent() as agent, gateway(tmp_path, {"alpha": f'agent_socket = "{agent.path}"'}, ADMIN) as house:
+    with RealAgent() as agent, house_of(tmp_path, agent) as house:
         yield house
 
 
@@ -129,10 +133,14 @@ def test_the_log_says_more_from_now_on(house: Demo) -> None:
     until(lambda: '"session"' in house.file("gateway.log"), 30, "the log tells of it")
 
 
-def test_drain_is_a_stop_with_a_word(house: Demo) -> None:
-    with cat(house) as mine:
+def test_drain_lets_sessions_live_until_it_is_said_twice(tmp_path: Path) -> None:
+    with RealAgent() as agent, house_of(tmp_path, agent, drain=600) as house, cat(house) as mine:
         drained = vmgate(house, "drain")
-        assert drained.stdout == "the gateway lets nobody in any more; 1 sessions run\n"
+        assert drained.stdout == "the gateway takes no more clients; 1 sessions run. Once more ends them\n"
+        assert [one["instance"] for one in sessions(house)] == ["i-alpha"]
+        assert mine.poll() is None
+        assert vmgate(house, "drain").returncode == 0
+        assert b"The gateway is shutting down" in last_words(mine)
         assert mine.wait(60) == 255
     (end,) = house.audited(lambda line: line["event"] == "session.end", "its end")
     assert "shutting down" in end["reason"]
