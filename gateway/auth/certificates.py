@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import base64
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import dsa, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_identity,
 )
 
-from gateway.auth.keys import KEY_TYPES, MAX_SUBJECT, MIN_RSA_BITS, decode, fingerprint
+from gateway.auth.keys import KEY_TYPES, MAX_SUBJECT, MIN_RSA_BITS, UNREADABLE, Refusal, decode, fingerprint
 from gateway.auth.options import Options, RefusedLine, plain
 from gateway.model import Principal
 
@@ -35,7 +35,7 @@ PERMITS = {
 }
 
 
-class RefusedCertificate(ValueError):
+class RefusedCertificate(Refusal):
     """One that proves nobody; the text says why, for the audit."""
 
 
@@ -75,7 +75,7 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Authorities:
-    """The CAs that are trusted, by the blobs of their keys."""
+    """The CAs that are trusted as a whole, by the blobs of their keys."""
 
     blobs: frozenset[bytes] = field(default_factory=frozenset)
 
@@ -97,43 +97,49 @@ class Authorities:
             raise ValueError(f"more than {MAX_CAS} keys")
         return cls(frozenset(blobs))
 
-    def read(self, blob: bytes, address: str, now: float) -> Certificate:
-        """What a certificate says that is shown from this address at this time. Raises RefusedCertificate."""
-        cert, authority = self._signed(blob)
-        if cert.type is not SSHCertificateType.USER:
-            raise RefusedCertificate("a host's certificate")
-        if not cert.valid_after <= now < cert.valid_before:
-            raise RefusedCertificate("expired" if now >= cert.valid_before else "not valid yet")
-        if not cert.valid_principals:
-            raise RefusedCertificate("no principals")
-        options = _options(cert, address)
-        try:
-            key_id = cert.key_id.decode()
-            names = tuple(name.decode() for name in cert.valid_principals)
-        except UnicodeDecodeError:
-            raise RefusedCertificate("no UTF-8") from None
-        return Certificate(_blob(cert.public_key()), key_id, cert.serial, names, options, authority)
 
-    def _signed(self, blob: bytes) -> tuple[SSHCertificate, bytes]:
-        """A certificate by one of these CAs, and the CA's key."""
-        if len(blob) > MAX_BLOB:
-            raise RefusedCertificate("longer than 64 KiB")
-        cert = load_certificate(blob)
-        authority = _blob(cert.signature_key())
-        if authority not in self.blobs:
-            raise RefusedCertificate(f"an unknown CA, {fingerprint(authority)}")
-        try:
-            cert.verify_cert_signature()
-        except (InvalidSignature, UnsupportedAlgorithm, ValueError):
-            raise RefusedCertificate("an altered signature") from None
-        # The end is the CA's key and its signature, whose first word is the algorithm.
-        signature = blob.rpartition(_string(authority))[2][4:]
-        if signature.startswith(_string(b"ssh-rsa")):
-            raise RefusedCertificate("signed by SHA-1")
-        key = cert.public_key()
-        if isinstance(key, dsa.DSAPublicKey) or (isinstance(key, rsa.RSAPublicKey) and key.key_size < MIN_RSA_BITS):
-            raise RefusedCertificate("a key that is too weak")
-        return cert, authority
+def read_certificate(blob: bytes, known: Callable[[bytes], bool], address: str, now: float) -> Certificate:
+    """What a certificate says that is shown from this address at this time; `known` says whether its CA, by
+    the blob of its key, counts anywhere. Raises RefusedCertificate."""
+    cert, authority = _signed(blob, known)
+    if cert.type is not SSHCertificateType.USER:
+        raise RefusedCertificate("a host's certificate")
+    if not cert.valid_after <= now < cert.valid_before:
+        raise RefusedCertificate("expired" if now >= cert.valid_before else "not valid yet")
+    options = _options(cert, address)
+    try:
+        key_id = cert.key_id.decode()
+        names = tuple(name.decode() for name in cert.valid_principals)
+    except UnicodeDecodeError:
+        raise RefusedCertificate("no UTF-8") from None
+    return Certificate(_blob(cert.public_key()), key_id, cert.serial, names, options, authority)
+
+
+def _signed(blob: bytes, known: Callable[[bytes], bool]) -> tuple[SSHCertificate, bytes]:
+    """A certificate by one of these CAs, and the CA's key."""
+    if len(blob) > MAX_BLOB:
+        raise RefusedCertificate("longer than 64 KiB")
+    cert = load_certificate(blob)
+    authority = _blob(cert.signature_key())
+    if not known(authority):
+        raise RefusedCertificate(f"an unknown CA, {fingerprint(authority)}")
+    try:
+        cert.verify_cert_signature()
+    except UNREADABLE:
+        raise RefusedCertificate("an altered signature") from None
+    # The end is the CA's key and its signature, whose first word is the algorithm.
+    signature = blob.rpartition(_string(authority))[2][4:]
+    if signature.startswith(_string(b"ssh-rsa")):
+        raise RefusedCertificate("signed by SHA-1")
+    key = cert.public_key()
+    if isinstance(key, dsa.DSAPublicKey) or (isinstance(key, rsa.RSAPublicKey) and key.key_size < MIN_RSA_BITS):
+        raise RefusedCertificate("a key that is too weak")
+    return cert, authority
+
+
+def certifies(blob: bytes) -> bool:
+    """Whether this says to be a certificate."""
+    return blob[4 : 4 + int.from_bytes(blob[:4], "big")].endswith(SUFFIX)
 
 
 def plain_key(blob: bytes) -> bytes:
@@ -146,11 +152,13 @@ def load_certificate(blob: bytes) -> SSHCertificate:
     kind = blob[4 : 4 + int.from_bytes(blob[:4], "big")] if len(blob) > 4 else b""
     try:
         cert = load_ssh_public_identity(kind[:64] + b" " + base64.b64encode(blob))
-    except (ValueError, UnsupportedAlgorithm, InvalidSignature):
-        cert = None
-    if not isinstance(cert, SSHCertificate):
-        raise RefusedCertificate("it cannot be read")
-    return cert
+        if isinstance(cert, SSHCertificate):
+            for read in (cert.public_key, cert.signature_key):  # both are read as late as they are asked for
+                read()
+            return cert
+    except UNREADABLE:
+        pass
+    raise RefusedCertificate("it cannot be read")
 
 
 def _options(cert: SSHCertificate, address: str) -> Options:

@@ -7,12 +7,11 @@ A line is `[options] type base64 [comment]` as in sshd(8); the options are `gate
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import dsa, rsa
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
@@ -22,6 +21,9 @@ from gateway.model import Principal
 MAX_TEXT = 1 << 20  # bytes of a whole file
 MAX_SUBJECT = 256  # characters
 MIN_RSA_BITS = 2048
+
+# What pyca/cryptography raises for a key, a certificate or a signature that is none.
+UNREADABLE = (ValueError, UnsupportedAlgorithm, InvalidSignature, NotImplementedError)
 
 # The types of key that may log in; DSA is not among them, and certificates are none of this file's.
 KEY_TYPES = frozenset(
@@ -35,6 +37,10 @@ KEY_TYPES = frozenset(
         "ssh-rsa",
     }
 )
+
+
+class Refusal(ValueError):
+    """A key or a certificate that proves nobody; the text says why, for the audit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,11 @@ class AuthorizedKeys:
 
     def find(self, blob: bytes) -> tuple[AuthorizedKey, ...]:
         """Every line of that key: a key may stand in several, each with its own instances."""
-        return self.keys.get(blob, ())
+        return tuple(key for key in self.keys.get(blob, ()) if not key.options.cert_authority)
+
+    def signed_by(self, ca: bytes) -> tuple[AuthorizedKey, ...]:
+        """Every line by which certificates of that CA count."""
+        return tuple(key for key in self.keys.get(ca, ()) if key.options.cert_authority)
 
 
 def fingerprint(blob: bytes) -> str:
@@ -124,7 +134,7 @@ def decode(kind: str, encoded: str) -> bytes:
     try:
         blob = base64.b64decode(encoded, validate=True)
         key = load_ssh_public_key(f"{kind} {encoded}".encode())
-    except (binascii.Error, ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         raise RefusedLine("the key cannot be read") from None
     if isinstance(key, dsa.DSAPublicKey):
         raise RefusedLine("DSA keys are not used")

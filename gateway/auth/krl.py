@@ -15,8 +15,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
+from gateway.auth.keys import UNREADABLE
 
 MAGIC = b"SSHKRL\n\0"
 VERSION = 1
@@ -261,6 +262,6 @@ def readable(blob: bytes) -> bytes:
     kind = blob[4 : 4 + int.from_bytes(blob[:4], "big")]
     try:
         load_ssh_public_key(kind[:64] + b" " + base64.b64encode(blob))
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         raise BadKRL("a key that cannot be read") from None
     return blob

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
+from functools import partial
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from gateway.model import EVERYTHING, PERMISSIONS, PortPattern
@@ -27,6 +28,9 @@ class Options:
     permissions: frozenset[str] = EVERYTHING
     sources: tuple[str, ...] = ()  # patterns and networks, `!` before those that are not meant
     expires: float | None = None  # seconds since the epoch
+    cert_authority: bool = False  # the key is that of a CA, whose certificates count
+    principals: frozenset[str] | None = None  # those of a certificate, one of which is needed; None = the instance's
+    environment: tuple[tuple[str, str], ...] = ()  # variables; the first of a name counts
     command: str | None = None  # runs whatever the client asks for
     pty: bool = True
     port_forwarding: bool = True
@@ -110,13 +114,19 @@ def parse_options(text: str) -> Options:
             if comma and not after:
                 raise RefusedLine("a comma, and no option after it")
             text = after
-    return Options(**found)  # type: ignore[arg-type]
+    options = Options(**found)  # type: ignore[arg-type]
+    if options.principals is not None and not options.cert_authority:
+        raise RefusedLine("principals= is about certificates, and needs cert-authority")
+    return options
 
 
 def _switch(flag: str, found: dict[str, object]) -> None:
     """A word without a value. The last one counts, as for sshd."""
     if flag == "restrict":
         found.update({option: False for option in FLAGS.values() if option})
+        return
+    if flag == "cert-authority":
+        found["cert_authority"] = True
         return
     name = flag.removeprefix("no-")
     if name not in FLAGS:
@@ -132,7 +142,10 @@ def _take(option: str, value: str, found: dict[str, object]) -> None:
         found[key] = (*_patterns(found, key), port_pattern(value, bare=option == "permitlisten"))
         return
     if option == "environment":
-        return  # ignored, as by sshd unless its PermitUserEnvironment says otherwise
+        earlier = found.get("environment", ())
+        assert isinstance(earlier, tuple)
+        found["environment"] = (*earlier, _variable(value))
+        return
     if option == "expiry-time":
         earlier = found.get("expires")
         moment = read_time(value)
@@ -157,6 +170,14 @@ def _names(value: str, option: str = "instances") -> frozenset[str]:
     if not all(word.isprintable() and word and " " not in word for word in names):
         raise RefusedLine(f"{option}= needs names, apart by commas")
     return names
+
+
+def _variable(value: str) -> tuple[str, str]:
+    """`environment="NAME=value"`. Whether it is heeded is the configuration's business."""
+    name, equals, said = value.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z0-9_]+", name) or "\0" in said:
+        raise RefusedLine("environment= looks like NAME=value")
+    return name, said
 
 
 def _permissions(value: str) -> frozenset[str]:
@@ -214,6 +235,7 @@ VALUES: Mapping[str, tuple[str, Callable[[str], object]]] = {
     "from": ("sources", read_sources),
     "command": ("command", read_command),
     "instances": ("instances", _names),
+    "principals": ("principals", partial(_names, option="principals")),
     "permissions": ("permissions", _permissions),
 }
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gateway.auth.certificates import SUFFIX, Certificate, RefusedCertificate, plain_key
-from gateway.auth.keys import KEY_TYPES, fingerprint
+from gateway.auth.keys import KEY_TYPES, Refusal, fingerprint
 from gateway.auth.krl import KRL, MAGIC, BadKRL, parse_krl, readable
 
 MAX_LIST = 16 << 20  # bytes of one file
@@ -21,7 +21,7 @@ class BadList(ValueError):
     """A file that says nothing that could be used; the text says why."""
 
 
-class Revoked(ValueError):
+class Revoked(Refusal):
     """A key that is revoked; the text says why, for the audit."""
 
 

@@ -23,6 +23,12 @@ KEX = (
     "diffie-hellman-group16-sha512", "diffie-hellman-group18-sha512", "diffie-hellman-group-exchange-sha256",
     "ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "ecdh-sha2-nistp521",
 )  # fmt: skip
+# By which users may sign; those of certificates are names of their own.
+PUBKEY = (
+    "ssh-ed25519", "sk-ssh-ed25519@openssh.com", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
+    "sk-ecdsa-sha2-nistp256@openssh.com", "rsa-sha2-512", "rsa-sha2-256",
+)  # fmt: skip
+PUBKEY_ACCEPTED = (*PUBKEY, *(f"{name}-cert-v01@openssh.com" for name in PUBKEY if not name.startswith("sk-")))
 MAX_BANNER = 128 << 10  # bytes; OpenSSH's clients take packets of 256 KiB
 FORWARDING = ("yes", "no", "local", "remote")
 
@@ -37,6 +43,9 @@ class SSHConfig:
     host_certificates: tuple[Path, ...] = ()  # of those keys, for clients that trust a CA
     trusted_user_ca_keys: Path | None = None  # CAs whose user certificates count
     revoked_keys: tuple[Path, ...] = ()  # key revocation lists, and lists of public keys
+    pubkey_accepted_algorithms: tuple[str, ...] = PUBKEY_ACCEPTED
+    force_command: str = ""  # runs whatever clients, keys and certificates ask for
+    permit_user_environment: tuple[str, ...] = ()  # names and patterns of what `environment=` of keys may set
     accept_env: tuple[str, ...] = ("LANG", "LC_*")  # names and patterns, as sshd's AcceptEnv
     set_env: Mapping[str, str] = field(default_factory=dict)  # for every session, whatever its client asks for
     login_grace: float = 30  # seconds from accept to a finished login
@@ -73,6 +82,11 @@ class SSHConfig:
             host_certificates=_paths(table, "host_certificates"),
             trusted_user_ca_keys=table.maybe_path("trusted_user_ca_keys"),
             revoked_keys=_paths(table, "revoked_keys"),
+            pubkey_accepted_algorithms=table.names(
+                "pubkey_accepted_algorithms", cls.pubkey_accepted_algorithms, PUBKEY_ACCEPTED
+            ),
+            force_command=table.text("force_command", ""),
+            permit_user_environment=table.texts("permit_user_environment", ()),
             accept_env=table.texts("accept_env", cls.accept_env),
             set_env=_variables(table.table("set_env")),
             login_grace=table.number("login_grace", cls.login_grace, 1, 3600),

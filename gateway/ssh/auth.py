@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -20,10 +20,10 @@ from twisted.conch.ssh.keys import BadKeyError, Key
 from twisted.conch.ssh.service import SSHService
 from twisted.logger import Logger
 
-from gateway.auth.certificates import SUFFIX, Certificate, RefusedCertificate
-from gateway.auth.keys import AuthorizedKey
+from gateway.auth.certificates import SUFFIX
+from gateway.auth.grants import Grant, Proof
+from gateway.auth.keys import Refusal
 from gateway.auth.options import Options
-from gateway.auth.revocation import Revoked
 from gateway.errors import NotFound
 from gateway.gate import Gate, Visitor
 from gateway.measures import Disproved, Limited
@@ -45,6 +45,9 @@ SIGNATURES = {
     b"rsa-sha2-512": b"ssh-rsa",
     b"rsa-sha2-256": b"ssh-rsa",
 }
+
+# Those of certificates too, which are names of their own (PROTOCOL.certkeys).
+ACCEPTED = frozenset((*SIGNATURES, *(name + SUFFIX for name in SIGNATURES if not name.startswith(b"sk-"))))
 
 # RFC 4252 section 6. Conch's module that defines them imports the global reactor.
 MSG_USERAUTH_REQUEST = 50
@@ -83,9 +86,12 @@ class UserAuth(SSHService):
         welcome: Callable[[Login], SSHService],
         banner: str = "",
         now: Callable[[], float] = time.time,
+        accepted: Collection[bytes] = ACCEPTED,
     ) -> None:
         """`credentials` gives those that count now; `welcome` makes the service that follows a login; `banner`
-        is what everybody is told before; `now` tells seconds since the epoch."""
+        is what everybody is told before; `now` tells seconds since the epoch; `accepted` are the algorithms, those
+        of certificates apart, by which one may sign."""
+        self._accepted = accepted
         self._now = now
         self._credentials = credentials
         self._why = ""  # what is known of a credential that was refused
@@ -169,8 +175,9 @@ class UserAuth(SSHService):
             raise Malformed("bound to another host key")
         # What its signature is worth is found out for every key that is known, so that an answer takes as
         # long whether the instance is there, and open to this key, or not.
-        proof = known.key if isinstance(known, Certificate) else blob
-        proven = bool(known) and verified(algorithm.removesuffix(SUFFIX), proof, signature, message)
+        proven = bool(known and known.grants) and verified(
+            algorithm.removesuffix(SUFFIX), known.key if known else blob, signature, message
+        )
         if login is None or not proven:
             self._refused = True
             self._fail(how)
@@ -186,70 +193,54 @@ class UserAuth(SSHService):
         self._transport.sendPacket(MSG_USERAUTH_SUCCESS, b"")
         self._transport.logged_in(self._welcome(login))
 
-    def _known(self, algorithm: bytes, blob: bytes) -> Certificate | Sequence[AuthorizedKey]:
-        """The lines of this key, or what this certificate says, if it is one that signs by this algorithm."""
+    def _known(self, algorithm: bytes, blob: bytes) -> Proof | None:
+        """What this key or certificate opens, if it is one that signs by this algorithm."""
         kind = key_type(blob)
-        if SIGNATURES.get(algorithm.removesuffix(SUFFIX)) != kind.removesuffix(SUFFIX):
-            return ()
-        if algorithm.endswith(SUFFIX) != kind.endswith(SUFFIX):
-            return ()
+        plain = algorithm.removesuffix(SUFFIX)
+        if SIGNATURES.get(plain) != kind.removesuffix(SUFFIX) or (plain == algorithm) == kind.endswith(SUFFIX):
+            return None
+        if algorithm not in self._accepted:
+            self._why = f"{algorithm.decode()} is not accepted"
+            return None
         try:
-            if kind.endswith(SUFFIX):
-                return self._credentials().certificate(blob, host_of(self._peer()), self._now())
-            return self._credentials().lines(blob)
-        except RefusedCertificate as problem:
-            self._why = f"certificate: {problem}"
-        except Revoked as problem:
-            self._why = f"publickey: {problem}"
-        return ()
+            return self._read(blob, self._peer())
+        except Refusal as problem:
+            self._why = f"{'publickey' if plain == algorithm else 'certificate'}: {problem}"
+            return None
 
-    def _permitted(self, known: Certificate | Sequence[AuthorizedKey], blob: bytes, user: bytes) -> Login | None:
-        """What this key would open, were it proved: its certificate or one of its lines names the instance,
-        and it is there."""
+    def _read(self, blob: bytes, peer: str) -> Proof:
+        """Raises Refusal."""
+        ruled = self._gate.policy.rules is not None
+        return self._credentials().read(blob, host_of(peer), self._now(), ruled=ruled)
+
+    def _permitted(self, known: Proof | None, blob: bytes, user: bytes) -> Login | None:
+        """What this key would open, were it proved: one of its grants names the instance, and it is there."""
         guest_user, instance = split(user)
         peer = self._peer()
-        if isinstance(known, Certificate):
-            principal = known.principal(ruled=self._gate.policy.rules is not None)
-            visitor = Visitor(principal, Via.SSH, peer, partial(self._certified_again, blob, peer))
-            if self._gate.knows(visitor, instance):
-                return Login(visitor, instance, guest_user, known.options)
-            self._why = f"certificate {known.serial} of {known.subject}: not for this instance"
-            return None
-        key = self._opened(known, instance, peer)
-        if key is None:
+        grant = self._opened(known.grants if known else (), instance, peer)
+        if grant is None:
+            if known and known.shown:
+                self._why = f"{known.shown}: not for this instance"
             return None
         again = partial(self._again, blob, instance, peer)
-        return Login(Visitor(key.principal, Via.SSH, peer, again), instance, guest_user, key.options)
+        return Login(Visitor(grant.principal, Via.SSH, peer, again), instance, guest_user, grant.options)
 
-    def _certified_again(self, blob: bytes, peer: str) -> Principal | None:
-        """Whom a certificate proves by now."""
-        try:
-            cert = self._credentials().certificate(blob, host_of(peer), self._now())
-        except RefusedCertificate:
-            return None
-        return cert.principal(ruled=self._gate.policy.rules is not None)
-
-    def _holding(self, lines: Sequence[AuthorizedKey], peer: str) -> list[AuthorizedKey]:
-        """Those that hold now and from there."""
-        now, source = self._now(), host_of(peer)
-        return [key for key in lines if key.options.admits(source, now)]
-
-    def _opened(self, lines: Sequence[AuthorizedKey], instance: str, peer: str) -> AuthorizedKey | None:
-        """The first of a key's lines by which it enters there."""
-        for key in self._holding(lines, peer):
-            if self._gate.knows(Visitor(key.principal, Via.SSH, peer), instance):
-                return key
+    def _opened(self, grants: Sequence[Grant], instance: str, peer: str) -> Grant | None:
+        """The first by which it enters there."""
+        for grant in grants:
+            if self._gate.knows(Visitor(grant.principal, Via.SSH, peer), instance):
+                return grant
         return None
 
     def _again(self, blob: bytes, instance: str, peer: str) -> Principal | None:
         """The same after the login: a key that is authorized, but not for there, proves somebody too; the
         gate knows why not."""
         try:
-            lines = self._credentials().lines(blob)
-        except Revoked:
+            grants = self._read(blob, peer).grants
+        except Refusal:
             return None
-        key = self._opened(lines, instance, peer) or next(iter(self._holding(lines, peer)), None)
-        return key.principal if key else None
+        grant = self._opened(grants, instance, peer) or next(iter(grants), None)
+        return grant.principal if grant else None
 
     def _fail(self, how: str, costs: bool = True) -> None:
         """Section 5.1, the same bytes whatever the reason; `how` it was tried is counted."""

@@ -10,8 +10,9 @@ from typing import Generic, TypeVar
 
 from twisted.logger import Logger
 
-from gateway.auth.certificates import Authorities, Certificate, RefusedCertificate
-from gateway.auth.keys import MAX_TEXT, AuthorizedKey, AuthorizedKeys, parse
+from gateway.auth.certificates import Authorities, certifies, read_certificate
+from gateway.auth.grants import Proof, by_authority, by_lines
+from gateway.auth.keys import MAX_TEXT, AuthorizedKeys, parse
 from gateway.auth.krl import KRL
 from gateway.auth.revocation import MAX_LIST, BadList, Revocations, Revoked
 from gateway.auth.revocation import parse as parse_list
@@ -130,18 +131,17 @@ class Credentials:
         self._authorities = authorities(config.trusted_user_ca_keys)
         self._revoked = RevokedFiles(config.revoked_keys)
 
-    def lines(self, blob: bytes) -> Sequence[AuthorizedKey]:
-        """Every line of that key. Raises Revoked."""
-        lines = self._keys().find(blob)
-        if lines:
-            self._revoked().check_key(blob)
-        return lines
-
-    def certificate(self, blob: bytes, address: str, now: float) -> Certificate:
-        """What a certificate says that is shown from this address at this time. Raises RefusedCertificate."""
-        certificate = self._authorities.read(blob, address, now)
-        try:
-            self._revoked().check(certificate)
-        except Revoked as problem:
-            raise RefusedCertificate(str(problem)) from None
-        return certificate
+    def read(self, blob: bytes, address: str, now: float, *, ruled: bool) -> Proof:
+        """What this key or certificate opens that is shown from this address at this time; `ruled`: there are
+        rules. Raises Refusal."""
+        keys = self._keys()
+        if not certifies(blob):
+            lines = keys.find(blob)
+            if lines:
+                self._revoked().check_key(blob)
+            return by_lines(blob, lines, address, now)
+        trusted = self._authorities.blobs
+        certificate = read_certificate(blob, lambda ca: ca in trusted or bool(keys.signed_by(ca)), address, now)
+        self._revoked().check(certificate)
+        ca = certificate.ca
+        return by_authority(certificate, keys.signed_by(ca), address, now, trusted=ca in trusted, ruled=ruled)

@@ -4,6 +4,7 @@ holds what they share: host key, authorized keys, config."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -14,6 +15,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
+from gateway.auth.certificates import SUFFIX
 from gateway.config import SSHConfig
 from gateway.config.entry import EntryConfig
 from gateway.entry import Entries, Entry, Waiting
@@ -79,6 +81,7 @@ class SSHFront(Factory):
     def _make_terms(self, config: SSHConfig) -> Terms:
         """What the configuration says of the transport. Raises ConfigError."""
         certificates = host_certificates(config.host_certificates, self._host_keys)
+        accepted = set(map(str.encode, config.pubkey_accepted_algorithms))
         proposal = propose(
             key_exchanges=map(str.encode, config.kex_algorithms),
             host_keys=(*certificates, *self._host_keys.algorithms),
@@ -88,7 +91,7 @@ class SSHFront(Factory):
         )
         return Terms(
             proposal=proposal,
-            signatures=tuple(SIGNATURES),
+            signatures=tuple(name for name in SIGNATURES if {name, name + SUFFIX} & accepted),
             certificates=certificates,
             grace=config.login_grace,
             rekey_bytes=config.rekey_bytes,
@@ -102,9 +105,18 @@ class SSHFront(Factory):
         self._events.emit(Shaken("ok", self._clock.seconds() - self._shaking.pop(transport)))
         config = self._config
         welcome = partial(self._welcome, transport)
-        return UserAuth(self._gate, lambda: self._credentials, config.max_auth_tries, welcome, config.banner)
+        return UserAuth(
+            self._gate,
+            lambda: self._credentials,
+            config.max_auth_tries,
+            welcome,
+            config.banner,
+            accepted=frozenset(map(str.encode, config.pubkey_accepted_algorithms)),
+        )
 
     def _welcome(self, transport: Transport, login: Login) -> SSHService:
+        if self._config.force_command:
+            login = replace(login, key=replace(login.key, command=self._config.force_command))
         self._live[transport] = login
         ends = (*host_port(transport.socket.getPeer()), *host_port(transport.socket.getHost()))
         config = self._config
@@ -113,6 +125,7 @@ class SSHFront(Factory):
             self._gate,
             login,
             config.accept_env,
+            config.permit_user_environment,
             config.set_env,
             config.wait_for_agent,
             ends,

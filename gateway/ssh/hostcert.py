@@ -9,38 +9,47 @@ import binascii
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import SSHCertificateType
+from twisted.conch.ssh.keys import Key
 from twisted.logger import Logger
 
 from gateway.auth.certificates import MAX_BLOB, SUFFIX, RefusedCertificate, load_certificate, plain_key
+from gateway.auth.keys import UNREADABLE
 from gateway.errors import ConfigError
-from gateway.ssh.hostkey import RSA, RSA_SIGNATURES, HostKeys
+from gateway.ssh.hostkey import HostKeys, signatures
 
 MAX_TEXT = 2 * MAX_BLOB  # bytes of a file
 
 _log = Logger()
 
 
-def host_certificates(paths: Sequence[Path], keys: HostKeys, now: float | None = None) -> Mapping[bytes, bytes]:
-    """Those in these files, by the algorithms that show them; of two for a key the first counts. Raises
+class Certified(NamedTuple):
+    """A certificate, and the key of ours that it is about."""
+
+    blob: bytes
+    key: Key
+
+
+def host_certificates(paths: Sequence[Path], keys: HostKeys, now: float | None = None) -> Mapping[bytes, Certified]:
+    """Those in these files, by the algorithms that show them; of two for a type of key the first counts. Raises
     ConfigError with every problem. One that does not hold now is told in the log, and shown all the same:
     whoever has the key itself knows us still."""
-    found: dict[bytes, bytes] = {}
+    found: dict[bytes, Certified] = {}
     problems = []
     for path in paths:
         try:
             blob = _read(path)
-            kind = _owner(blob, keys)
+            key = _owner(blob, keys)
             _tell_time(path, blob, time.time() if now is None else now)
         except OSError as error:
             problems.append(f"ssh.host_certificates: {path} cannot be read: {error.strerror}")
         except ValueError as error:
             problems.append(f"ssh.host_certificates: {path}: {error}")
         else:
-            for name in RSA_SIGNATURES if kind == RSA else (kind,):
-                found.setdefault(name + SUFFIX, blob)
+            for name in signatures(key):
+                found.setdefault(name + SUFFIX, Certified(blob, key))
     if problems:
         raise ConfigError(problems)
     return found
@@ -56,20 +65,19 @@ def _read(path: Path) -> bytes:
         raise ValueError("no certificate of ssh-keygen -s") from None
 
 
-def _owner(blob: bytes, keys: HostKeys) -> bytes:
-    """The type of our key that it is about. Raises ValueError."""
+def _owner(blob: bytes, keys: HostKeys) -> Key:
+    """Our key that it is about. Raises ValueError."""
     cert = load_certificate(blob)
     if cert.type is not SSHCertificateType.HOST:
         raise RefusedCertificate("a user's certificate: ssh-keygen -h makes a host's")
     try:
         cert.verify_cert_signature()
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError):
+    except UNREADABLE:
         raise RefusedCertificate("an altered signature") from None
-    key = plain_key(blob)
-    for kind, public in keys.public.items():
-        if public.blob() == key:
-            return kind
-    raise RefusedCertificate("about none of the host keys, or not about the first of its type")
+    key = keys.find(plain_key(blob))
+    if key is None:
+        raise RefusedCertificate("about none of the host keys")
+    return key
 
 
 def _tell_time(path: Path, blob: bytes, now: float) -> None:

@@ -39,7 +39,11 @@ class HostKeys:
     @property
     def algorithms(self) -> tuple[bytes, ...]:
         """What key exchanges can be signed with, in the order of the keys."""
-        return tuple(name for kind in self.private for name in (RSA_SIGNATURES if kind == RSA else (kind,)))
+        return tuple(name for key in self.private.values() for name in signatures(key))
+
+    def find(self, blob: bytes) -> Key | None:
+        """The private half of this public one."""
+        return self._by_blob.get(blob)
 
     @property
     def blobs(self) -> tuple[bytes, ...]:
@@ -58,6 +62,11 @@ class HostKeys:
             kind = rsa if key.sshType() == RSA else key.sshType()
             signatures.append(key.sign(string(PROVE) + string(session) + string(blob), kind))
         return signatures
+
+
+def signatures(key: Key) -> tuple[bytes, ...]:
+    """The algorithms by which a key of ours signs."""
+    return RSA_SIGNATURES if key.sshType() == RSA else (key.sshType(),)
 
 
 def host_keys(paths: Sequence[Path]) -> HostKeys:

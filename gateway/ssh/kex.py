@@ -21,6 +21,7 @@ from gateway.auth.certificates import SUFFIX
 from gateway.ssh import algorithms
 from gateway.ssh.algorithms import Agreement, NoAgreement, Proposal
 from gateway.ssh.groups import GENERATOR, group
+from gateway.ssh.hostcert import Certified
 from gateway.ssh.packet import Opening
 from gateway.ssh.stream import Inbox, Outbox
 from gateway.ssh.wire import Malformed, Reader, string, uint32
@@ -40,7 +41,7 @@ class Terms:
 
     proposal: Proposal
     signatures: tuple[bytes, ...]  # algorithms that users may sign with
-    certificates: Mapping[bytes, bytes] = field(default_factory=dict)  # of our keys, by host key algorithm
+    certificates: Mapping[bytes, Certified] = field(default_factory=dict)  # of our keys, by host key algorithm
     grace: float = 30  # seconds from accept to a finished login
     rekey_bytes: int = 1 << 30  # both ways together, until we ask for new keys
     rekey_seconds: float = 3600
@@ -208,9 +209,8 @@ class KeyExchange(transport.SSHServerTransport):
     def _getHostKeys(self, keyAlg: bytes) -> tuple[Key, Key]:
         """What is shown of our key: with its certificate, if that was agreed on (PROTOCOL.certkeys)."""
         assert self._agreed is not None
-        public, private = super()._getHostKeys(keyAlg)
-        certificate = self._terms.certificates.get(self._agreed.host_key)
-        return cast(Key, Shown(certificate)) if certificate else public, private
+        certified = self._terms.certificates.get(self._agreed.host_key)
+        return (cast(Key, Shown(certified.blob)), certified.key) if certified else super()._getHostKeys(keyAlg)
 
     def ssh_KEX_DH_GEX_REQUEST_OLD(self, packet: bytes) -> None:
         """The client's half of any exchange but group exchange: number 30 has several names."""

@@ -270,11 +270,15 @@ class SessionChannel(Channel):
         return True
 
     def _variables(self) -> dict[str, str]:
-        """What the client may set, what sshd would add, and over both what the operator sets, as sshd's
-        SetEnv; SSH_TTY is known to the guest alone."""
+        """What the client may set, what its key's line sets, what sshd would add, and over all that what the
+        operator sets, as sshd's SetEnv; SSH_TTY is known to the guest alone."""
         theirs, their_port, ours, our_port = self._around.ends
+        by_line = Environment(self._around.permit_user_environment)
+        for name, value in reversed(self._around.login.key.environment):
+            by_line.add(name, value)
         variables = {
             **self._environment.variables,
+            **by_line.variables,
             "SSH_CLIENT": f"{theirs} {their_port} {our_port}",
             "SSH_CONNECTION": f"{theirs} {their_port} {ours} {our_port}",
         }

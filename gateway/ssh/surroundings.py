@@ -21,6 +21,7 @@ class Surroundings:
     gate: Gate
     login: Login
     accept_env: tuple[str, ...]
+    permit_user_environment: tuple[str, ...]  # what a line in authorized_keys may set of the environment
     set_env: Mapping[str, str]  # the operator's variables
     wait: float  # seconds for a guest that boots
     ends: tuple[str, int, str, int]  # the client's address and port, and ours

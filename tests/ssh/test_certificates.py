@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,10 @@ import pytest_twisted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.auth.certificates import Authorities, RefusedCertificate
+from gateway.auth.certificates import Authorities, Certificate, RefusedCertificate, read_certificate
 from gateway.config.policy import Policy, Rule
 from gateway.events import SessionStarted
-from tests.ssh.house import House, eventually, new_identity
+from tests.ssh.house import House, Result, eventually, new_identity
 
 HERE = "127.0.0.1"
 
@@ -31,14 +32,16 @@ def certify(place: Path, *words: str, ca: str = "ca", key: str = "user", princip
     return base64.b64decode((place / f"{key}-cert.pub").read_text().split()[1])
 
 
-def trust(place: Path, name: str = "ca") -> Authorities:
+def trust(place: Path, name: str = "ca") -> Callable[[bytes], Certificate]:
+    """Reads certificates of that CA."""
     if not (place / name).exists():
         new_identity(place / name)
-    return Authorities.parse((place / f"{name}.pub").read_bytes())
+    blobs = Authorities.parse((place / f"{name}.pub").read_bytes()).blobs
+    return lambda blob: read_certificate(blob, blobs.__contains__, HERE, time.time())
 
 
 def test_a_certificate_says_who_where_and_how(tmp_path: Path) -> None:
-    cert = trust(tmp_path).read(certify(tmp_path, "-O", "no-pty", "-O", "force-command=id"), HERE, time.time())
+    cert = trust(tmp_path)(certify(tmp_path, "-O", "no-pty", "-O", "force-command=id"))
     assert (cert.subject, cert.serial, cert.names) == ("anna", 7, ("alpha",))
     assert (cert.options.pty, cert.options.port_forwarding, cert.options.command) == (False, True, "id")
     assert cert.principal(ruled=False).instances == {"alpha"}
@@ -46,7 +49,7 @@ def test_a_certificate_says_who_where_and_how(tmp_path: Path) -> None:
 
 
 def test_a_star_is_no_name_of_every_instance(tmp_path: Path) -> None:
-    cert = trust(tmp_path).read(certify(tmp_path, principals="*,alpha"), HERE, time.time())
+    cert = trust(tmp_path)(certify(tmp_path, principals="*,alpha"))
     assert cert.principal(ruled=False).instances == {"alpha"}
 
 
@@ -81,36 +84,43 @@ async def test_a_certificate_for_another_instance_is_refused_and_audited(house: 
 def test_a_hosts_certificate_is_no_users(tmp_path: Path) -> None:
     """OpenSSH's client does not even show one."""
     with pytest.raises(RefusedCertificate, match="a host's certificate"):
-        trust(tmp_path).read(certify(tmp_path, "-h"), HERE, time.time())
+        trust(tmp_path)(certify(tmp_path, "-h"))
 
 
 def test_an_altered_certificate_is_refused(tmp_path: Path) -> None:
     blob = certify(tmp_path)
-    cas = trust(tmp_path)
+    read = trust(tmp_path)
     last = bytes((blob[-1] ^ 1,))
     for altered in (blob.replace(b"alpha", b"gamma"), blob[:-1] + last, blob.replace(b"anna", b"root")):
         with pytest.raises(RefusedCertificate, match="an altered signature"):
-            cas.read(altered, HERE, time.time())
+            read(altered)
 
 
 def test_a_signature_by_sha1_is_refused(tmp_path: Path) -> None:
     new_identity(tmp_path / "ca", "rsa", "-b", "2048")
-    cas = trust(tmp_path)
+    read = trust(tmp_path)
     with pytest.raises(RefusedCertificate, match="SHA-1"):
-        cas.read(certify(tmp_path, "-t", "ssh-rsa"), HERE, time.time())
-    assert cas.read(certify(tmp_path, "-t", "rsa-sha2-512"), HERE, time.time()).subject == "anna"
+        read(certify(tmp_path, "-t", "ssh-rsa"))
+    assert read(certify(tmp_path, "-t", "rsa-sha2-512")).subject == "anna"
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(at=st.integers(0, 10_000), to=st.binary(max_size=8), cut=st.booleans())
-def test_any_bytes_are_a_certificate_or_refused(tmp_path: Path, at: int, to: bytes, cut: bool) -> None:
-    if not (tmp_path / "user").exists():
-        certify(tmp_path)
-    blob = base64.b64decode((tmp_path / "user-cert.pub").read_text().split()[1])
+@given(
+    kind=st.sampled_from(("ed25519", "ecdsa", "rsa")),
+    at=st.integers(0, 10_000), to=st.binary(max_size=8), cut=st.booleans(),
+)  # fmt: skip
+def test_any_bytes_are_a_certificate_or_refused(tmp_path: Path, kind: str, at: int, to: bytes, cut: bool) -> None:
+    place = tmp_path / kind
+    if not place.exists():
+        place.mkdir()
+        for name in ("ca", "user"):
+            new_identity(place / name, kind)
+        certify(place)
+    blob = base64.b64decode((place / "user-cert.pub").read_text().split()[1])
     at %= len(blob)
     spoilt = blob[:at] + to + (b"" if cut else blob[at + len(to) :])
     try:
-        assert trust(tmp_path).read(spoilt, HERE, time.time()).subject == "anna"
+        assert trust(place)(spoilt).subject == "anna"
     except RefusedCertificate as problem:
         assert str(problem)
 
@@ -165,6 +175,77 @@ async def test_a_ca_that_is_trusted_no_more_puts_out_who_came_by_it(house: House
 
     await eventually(lambda: house.alpha.requests)
     house.reconfigure(trusted_user_ca_keys=None)
+    house.gate.review()
+    house.front.review()
+    assert (await running).code == 255
+
+
+# Lines of CAs in authorized_keys.
+
+
+async def by_line(house: House, options: str, *words: str, principals: str = "alpha") -> Result:
+    """A login by a certificate whose CA has that line, and whose key has none."""
+    trust(house.place)
+    certify(house.place, *words, principals=principals)
+    house.authorize(f"{options} {(house.place / 'ca.pub').read_text().strip()}")
+    return await house.ssh("echo asked", identity="user")
+
+
+LINES = {
+    "where both say": ('cert-authority,instances="alpha"', [], "alpha", ""),
+    "where the line says everywhere": ('cert-authority,instances="*"', [], "alpha", ""),
+    "valid for all": ('cert-authority,instances="alpha"', [], "", ""),
+    "one of the principals": ('cert-authority,instances="alpha",principals="ops,dev"', [], "dev,anna", ""),
+    "only the line's": ('cert-authority,instances="beta"', [], "alpha", "certificate 7 of anna: not for this instance"),
+    "only the certificate's": ('cert-authority,instances="alpha"', [], "beta", "certificate 7 of anna"),
+    "a star is no name": ('cert-authority,instances="alpha"', [], "*", "not for this instance"),
+    "nowhere": ("cert-authority", [], "alpha", "not for this instance"),
+    "other principals": ('cert-authority,instances="alpha",principals="ops"', [], "alpha", "none of its principals"),
+    "no principals": ('cert-authority,instances="alpha",principals="ops"', [], "", "none of its principals"),
+    "a key, no CA": ('instances="alpha"', [], "alpha", "an unknown CA"),
+    "from elsewhere": ('cert-authority,instances="alpha",from="192.0.2.1"', [], "alpha", "holds here and now"),
+    "no more": ('cert-authority,instances="alpha",expiry-time="20200101"', [], "alpha", "holds here and now"),
+    "two commands": (
+        'cert-authority,instances="alpha",command="id"', ["-O", "force-command=ls"], "alpha", "its force-command",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LINES)
+@pytest_twisted.ensureDeferred
+async def test_a_cas_line_says_where_its_certificates_count(house: House, case: str) -> None:
+    options, words, principals, why = LINES[case]
+    done = await by_line(house, options, *words, principals=principals)
+    if why:
+        assert done.code == 255
+        assert why in house.refused()[-1].reason
+    else:
+        assert (done.out, done.code) == (b"asked\n", 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_cas_line_and_the_certificate_narrow_each_other(house: House) -> None:
+    line = 'cert-authority,instances="alpha",permissions="files:read",no-port-forwarding'
+    assert (await by_line(house, line)).code != 0
+    line = 'cert-authority,instances="alpha",command="echo forced"'
+    assert (await by_line(house, line, "-O", "no-pty")).out == b"forced\n"
+    assert b"PTY allocation request failed" in (await house.ssh("-tt", "exit 3", identity="user")).err
+    line = 'cert-authority,instances="alpha"'
+    assert (await by_line(house, line, "-O", "force-command=echo certified")).out == b"certified\n"
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_key_of_a_cas_line_is_nobodys(house: House) -> None:
+    await by_line(house, 'cert-authority,instances="alpha"')
+    assert (await house.ssh("exit 0", identity="ca")).code == 255
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_cas_line_that_is_gone_puts_out_who_came_by_it(house: House) -> None:
+    await by_line(house, 'cert-authority,instances="alpha"')
+    running = house.ssh("sleep", identity="user")
+    await eventually(lambda: house.gate.live)
+    house.authorize()
     house.gate.review()
     house.front.review()
     assert (await running).code == 255

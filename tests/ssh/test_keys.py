@@ -102,10 +102,9 @@ def test_a_key_without_instances_enters_nothing_and_is_told() -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ("cert-authority", "unknown option 'cert-authority'"),
         ('instances="a",no-touch-required', "unknown option 'no-touch-required'"),
         ('verify-required,instances="a"', "unknown option 'verify-required'"),
-        ('principals="a"', "unknown option 'principals'"),
+        ('principals="a"', "needs cert-authority"),
         ('tunnel="1"', "unknown option 'tunnel'"),
         ("no-", "unknown option 'no-'"),
         ("no-restrict", "unknown option 'no-restrict'"),

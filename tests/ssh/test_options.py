@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.auth.options import Options, RefusedLine, among, parse_options
 from gateway.model import PortPattern
-from tests.ssh.house import House
+from tests.ssh.house import House, new_identity
+from tests.ssh.test_certificates import certify
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,8 @@ from tests.ssh.house import House
         ("No-Agent-Forwarding,no-X11-forwarding,no-user-rc", Options(agent_forwarding=False)),
         ("no-port-forwarding,port-forwarding", Options()),
         (r'command="echo \"a,b\" $X"', Options(command='echo "a,b" $X')),
-        ('environment="A=b",no-pty', Options(pty=False)),
+        ('environment="A=b",no-pty,environment="A="', Options(environment=(("A", "b"), ("A", "")), pty=False)),
+        ('cert-authority,principals="a, b"', Options(cert_authority=True, principals=frozenset({"a", "b"}))),
         ('expiry-time="20270102030405Z"', Options(expires=1798859045.0)),
         ('expiry-time="202701020304Z"', Options(expires=1798859040.0)),
         ('expiry-time="20270102Z"', Options(expires=1798848000.0)),
@@ -150,3 +152,54 @@ async def test_a_key_is_good_where_and_until_its_line_says(house: House, options
     authorize(house, options)
     done = await house.ssh("exit 0")
     assert (done.code == 0, b"Permission denied" in done.err) == (enters, not enters)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_configurations_command_is_forced_over_that_of_a_key(house: House) -> None:
+    house.reconfigure(force_command="echo configured")
+    assert (await house.ssh("echo asked")).out == b"configured\n"
+    house.authorize(f'instances="alpha",command="echo forced" {(house.place / "identity.pub").read_text()}')
+    assert (await house.ssh("echo asked")).out == b"configured\n"
+    assert (await house.run(["sftp", *house.options("-b", "/dev/null"), "alpha@127.0.0.1"])).code != 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_keys_environment_is_set_as_far_as_the_configuration_permits(house: House) -> None:
+    line = 'instances="alpha",environment="SITE=berlin",environment="SITE=rome",environment="LD_PRELOAD=x.so"'
+    house.authorize(f'{line},environment="OTHER=1" {(house.place / "identity.pub").read_text()}')
+    assert b"SITE" not in (await house.ssh("env")).out
+    house.reconfigure(permit_user_environment=("SITE", "LD_*"))
+    said = (await house.ssh("env")).out.decode().split()
+    assert "SITE=berlin" in said
+    assert not [word for word in said if word.startswith(("LD_PRELOAD", "OTHER"))]
+    house.reconfigure(set_env={"SITE": "the operator's"})
+    assert "SITE=the" in (await house.ssh("env")).out.decode().split()
+
+
+ED25519, CERTIFIED = "ssh-ed25519", "ssh-ed25519-cert-v01@openssh.com"
+
+
+@pytest.mark.parametrize(
+    ("accepted", "enter"),
+    [((ED25519, CERTIFIED), {"identity", "user"}), ((CERTIFIED,), {"user"}), ((ED25519,), {"identity"})],
+)
+@pytest_twisted.ensureDeferred
+async def test_algorithms_that_are_not_accepted_let_nobody_in(
+    house: House, accepted: tuple[str, ...], enter: set[str]
+) -> None:
+    new_identity(house.place / "ca")
+    certify(house.place)
+    house.reconfigure(trusted_user_ca_keys=house.place / "ca.pub", pubkey_accepted_algorithms=accepted)
+    for identity in ("identity", "user"):
+        assert ((await house.ssh("exit 0", identity=identity)).code == 0) == (identity in enter)
+    if len(enter) == 1:
+        assert "is not accepted" in house.refused()[-1].reason
+
+
+@pytest_twisted.ensureDeferred
+async def test_clients_are_told_which_signatures_are_accepted(house: House) -> None:
+    house.reconfigure(pubkey_accepted_algorithms=("rsa-sha2-512", CERTIFIED))
+    assert house.front._terms.signatures == (b"ssh-ed25519", b"rsa-sha2-512")
+    line = new_identity(house.place / "rsa", "rsa", "-b", "2048")
+    house.authorize(f'instances="alpha" {line}')
+    assert (await house.ssh("exit 0", identity="rsa")).code == 0
