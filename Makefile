@@ -62,7 +62,9 @@ $(BIN)/.demo: $(BIN)/python $(SOURCES)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt .
 	touch $@
 
+# libvirt-python comes as source alone.
 $(BIN)/.dev: $(BIN)/.demo
+	sh tests/needs cc:gcc pkg-config:pkg-config /usr/include/libvirt/libvirt.h:libvirt-dev python-headers
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt '.[dev]'
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-deps autobahntestsuite  # Python 2: read, not run
 	touch $@

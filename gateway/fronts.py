@@ -82,8 +82,9 @@ class Fronts:
         return reload
 
     def keep(self, instances: Listing) -> None:
-        """Let go of every guest that is not among these."""
+        """Let go of every guest that is not among these, and put out who may not be in one as it is now."""
         self._pool.keep(instances)
+        self.gate.listed()
 
     def drain(self, seconds: float) -> Drain:
         """Those who are in may stay for so long; called once the listeners are closed."""

@@ -304,11 +304,21 @@ class Gate(Porter):
         listing = self._instances.listing()
         for session, stay in self._roll.stays():
             # One that is not known any more has no guest either: that ends its sessions.
-            instance = listing.get(stay.instance.id) or stay.instance
-            decision = self.decide(stay.visitor, stay.right, instance, stay.asked)
-            if not decision.allowed or (stay.decision.read_only < decision.read_only):
-                self.evicted(stay.visitor, stay.instance.id, decision.reason, session.log.start.session_id)
-                session.end(Revoked(decision.reason))
+            self._review(session, stay, listing.get(stay.instance.id) or stay.instance)
+
+    def listed(self) -> None:
+        """The instances are others now: review those sessions whose instance is told of otherwise than it was."""
+        listing = self._instances.listing()
+        for session, stay in self._roll.stays():
+            instance = listing.get(stay.instance.id)
+            if instance is not None and instance != stay.instance:
+                self._review(session, stay, instance)
+
+    def _review(self, session: Session, stay: Stay, instance: Instance) -> None:
+        decision = self.decide(stay.visitor, stay.right, instance, stay.asked)
+        if not decision.allowed or (stay.decision.read_only < decision.read_only):
+            self.evicted(stay.visitor, stay.instance.id, decision.reason, session.log.start.session_id)
+            session.end(Revoked(decision.reason))
 
     def close(self) -> Deferred[list[tuple[bool, None]]]:
         """No new session from now on; end those that run, each with a word. Fires when all ended."""

@@ -83,11 +83,16 @@ class Via(str, Enum):
     LIBRARY = "library"
 
 
+# What an instance may be called, as id and as name.
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
 @dataclass(frozen=True, slots=True)
 class MuxerAddress:
     """A hypervisor's unix socket that takes `CONNECT port` (Cloud Hypervisor, Firecracker)."""
 
     path: str
+    below: str = ""  # a directory above it: below that no part of the path may be a symlink
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from gateway.entry import Entry
 from gateway.errors import ConfigError
 from gateway.events import Event, Events, Reloaded
 from gateway.fronts import Fronts
-from gateway.instances.static import Static
+from gateway.instances.sources import Sources
 from gateway.listeners import CannotListen, Listeners
 from gateway.log import Log, Story
 from gateway.measures import Measured
@@ -67,16 +67,22 @@ class Gateway(Service):
         names = (Hypeman(self._metrics.registry),) if config.metrics and config.metrics.hypeman_names else ()
         self._events = Events([Audit(self._audit.write), self._metrics, *names, *story, *spans])
         self._lag = Lag(self._events, reactor)
-        self._instances = Static(config.instances)
+        self._instances = Sources(reactor, self._events, self._listed)
         self._room = Room(self._events, config.sessions.max, self._audit.admit)
         self._entry = Entry(config.entry, self._events, reactor)
         self._fronts = Fronts(
             config, self._instances, self._events, reactor, room=self._room, entry=self._entry, traces=traces
         )
+        self._instances.replace(config.instances, self._instances.prepared(config.sources))
+
         self._admin: Admin | None = None
         if config.admin:
             commands = Commands(self.reload, self._leave, self._logged.level)
             self._admin = Admin(self._fronts.gate, self._events, commands, config.admin.group, reactor)
+
+    def _listed(self) -> None:
+        """The instances are others now: whoever is in one that is gone is out."""
+        self._fronts.keep(self._instances.listing())
 
     def _tell(self, event: Event) -> None:
         self._events.emit(event)
@@ -138,7 +144,8 @@ class Gateway(Service):
         if self._config.ready_file:
             told = {"pid": os.getpid(), **self._listeners.addresses()}
             write_whole(self._config.ready_file, json.dumps(told) + "\n")
-        self._log.info("Ready: {count} instances", count=len(self._config.instances))
+        self._instances.start()
+        self._log.info("Ready: {count} instances", count=len(self._instances.listing()))
 
     async def _stop(self, drain: Drain) -> None:
         if self._config.ready_file:
@@ -146,6 +153,7 @@ class Gateway(Service):
         # Who watches and who commands sees it through.
         await self._listeners.close("metrics", "admin")
         await drain.done
+        self._instances.close()
         await self._fronts.close()
         self._lag.stop()
         await written(self._reactor, self._audit.flush())
@@ -167,18 +175,18 @@ class Gateway(Service):
         try:
             config = self._load()
             apply = self._fronts.prepare(config)
+            followers = self._instances.prepared(config.sources)
         except ConfigError as error:
             for problem in error.problems:
                 self._log.error("Not reloaded: {problem}", problem=problem)
             self._events.emit(Reloaded(ok=False))
             return False
         self._logged.reload(config.log)
-        self._instances.replace(config.instances)
-        self._fronts.keep(self._instances.listing())
+        self._instances.replace(config.instances, followers)
         self._entry.reload(config.entry)
         apply()
         self._events.emit(Reloaded(ok=True))
-        self._log.info("Reloaded: {count} instances", count=len(config.instances))
+        self._log.info("Reloaded: {count} instances", count=len(self._instances.listing()))
         return True
 
 

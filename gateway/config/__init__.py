@@ -18,6 +18,7 @@ from gateway.config.instances import read_instances
 from gateway.config.log import LogConfig
 from gateway.config.policy import NO_TABLE, Policy, read_policy
 from gateway.config.record import AuditConfig, RecordingConfig
+from gateway.config.sources import Source, read_sources
 from gateway.config.ssh import SSHConfig
 from gateway.config.traces import TracesConfig
 from gateway.errors import ConfigError
@@ -36,6 +37,7 @@ __all__ = [
     "RecordingConfig",
     "SSHConfig",
     "SessionsConfig",
+    "Source",
     "TracesConfig",
     "parse",
 ]
@@ -97,6 +99,7 @@ class Config:
     policy: Policy = NO_TABLE
     sessions: SessionsConfig = SessionsConfig()
     instances: tuple[Instance, ...] = ()
+    sources: tuple[Source, ...] = ()  # of more instances; the first that has an id or a name keeps it
     ready_file: Path | None = None  # written, by rename, once every listener accepts
 
 
@@ -126,6 +129,7 @@ def parse(text: str, name: str, base: Path, read: Callable[[Path], bytes]) -> Co
         policy=read_policy(top),
         sessions=SessionsConfig.of(top.table("sessions")),
         instances=read_instances(top),
+        sources=read_sources(top, read),
         ready_file=top.maybe_path("ready_file"),
     )
     top.done()

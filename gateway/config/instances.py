@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from gateway.config.policy import pairs
-from gateway.model import Address, CidAddress, Instance, MuxerAddress, UnixAddress
+from gateway.model import ID, Address, CidAddress, Instance, MuxerAddress, UnixAddress
 from gateway.table import Table
 
 
@@ -25,7 +23,7 @@ def read_instances(top: Table) -> tuple[Instance, ...]:
         )
         table.done()
         for key, word in {"id": instance.id, "name": instance.name}.items():
-            if word and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", word):
+            if word and not ID.fullmatch(word):
                 table.problem(key, f"{word!r} may hold letters, digits, dot, dash and underscore only")
         for word in {instance.id, instance.name} - {""}:
             if word in taken:

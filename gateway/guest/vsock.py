@@ -7,10 +7,13 @@ an agent's own unix socket. Whatever goes wrong is an AgentVSockDialError with i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import re
 import socket
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,7 +30,9 @@ _OK = re.compile(rb"OK ([0-9]{1,10})\n")
 GUEST_CIDS = range(3, 0xFFFFFFFF)  # vsock(7): 0 to 2 are no guests, the last is VMADDR_CID_ANY
 
 
-Place = tuple[int, int]  # a socket's device and inode: another hypervisor makes another file at the same path
+# A socket's device, inode and time of making: another hypervisor makes another file at the same path, and a file
+# system may give it the old one's inode.
+Place = tuple[int, int, int]
 
 
 class Dialer(Protocol):
@@ -54,6 +59,7 @@ class MuxerDialer:
     port: int = PORT
     connect_seconds: float = CONNECT_SECONDS
     line_seconds: float = LINE_SECONDS
+    below: str = ""  # as of `gateway.model.MuxerAddress`
 
     @property
     def key(self) -> str:
@@ -61,13 +67,13 @@ class MuxerDialer:
 
     @property
     def place(self) -> Place | None:
-        return _place(self.path)
+        return _place(self.path, self.below)
 
     async def dial(self) -> socket.socket:
         # The line goes out in the step that connects: whatever happens after that, a
         # cancellation too, the socket is never closed before the line is written whole, which
         # would crash Cloud Hypervisor (cloud-hypervisor issue 6798).
-        stream = await _connect_unix(self.path, self.connect_seconds, b"CONNECT %d\n" % self.port)
+        stream = await _connect_unix(self.path, self.connect_seconds, b"CONNECT %d\n" % self.port, self.below)
         try:
             async with asyncio.timeout(self.line_seconds):
                 await _take_answer(stream)
@@ -135,18 +141,39 @@ class UnixDialer:
         return await _connect_unix(self.path, self.connect_seconds)
 
 
-def _place(path: str) -> Place | None:
+def _place(path: str, below: str = "") -> Place | None:
     try:
-        found = os.stat(path)
+        with spelled(path, below) as name:
+            found = os.stat(name)
     except (OSError, ValueError):
         return None
-    return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, found.st_mtime_ns
+
+
+@contextlib.contextmanager
+def spelled(path: str, below: str) -> Iterator[str]:
+    """A name of the socket at `path` by which no symlink below that directory is followed, whatever becomes of
+    the path meanwhile. Raises OSError."""
+    if not below:
+        yield path
+        return
+    held = os.open(below, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in os.path.relpath(path, below).split("/"):
+            found = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=held)  # ENOTDIR behind a symlink
+            os.close(held)
+            held = found
+        if stat.S_ISLNK(os.fstat(held).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        yield f"/proc/self/fd/{held}"
+    finally:
+        os.close(held)
 
 
 def dialer(address: Address) -> Dialer:
     """The dialer for an instance's address."""
     if isinstance(address, MuxerAddress):
-        return MuxerDialer(address.path)
+        return MuxerDialer(address.path, below=address.below)
     if isinstance(address, CidAddress):
         return CidDialer(address.cid)
     return UnixDialer(address.path)
@@ -177,15 +204,16 @@ def unreachable(error: OSError, detail: str = "") -> AgentVSockDialError:
     return AgentVSockDialError(f"{detail}: {error}", reason=reason)
 
 
-async def _connect_unix(path: str, seconds: float, greeting: bytes = b"") -> socket.socket:
+async def _connect_unix(path: str, seconds: float, greeting: bytes = b"", below: str = "") -> socket.socket:
     """Connect and, in the same step of the loop, write the greeting whole."""
     stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        async with asyncio.timeout(seconds):
+        with spelled(path, below) as name:
             # Not loop.sock_connect: EAGAIN of a unix socket means that the backlog is full and
             # nothing is connected (connect(2)), and asyncio takes it for a connect under way.
-            while not _connected(stream, path):  # noqa: ASYNC110 - nothing tells when there is room
-                await asyncio.sleep(BACKLOG_SECONDS)
+            async with asyncio.timeout(seconds):
+                while not _connected(stream, name):  # noqa: ASYNC110 - nothing tells when there is room
+                    await asyncio.sleep(BACKLOG_SECONDS)
         if greeting:
             # So few bytes go into the empty buffer of a new unix socket whole or not at all.
             stream.send(greeting)

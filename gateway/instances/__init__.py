@@ -1,1 +1,2 @@
-"""Where instances come from: one interface, a file for each source."""
+"""Where instances come from: the configuration's own table, and one interface (`follower.Source`) with a file for each
+kind of source. Everybody is served from `sources.Sources`, at once, from what was last known."""
