@@ -1,6 +1,7 @@
 # demo: a gateway and two guests to enter.   test: everything, against real clients.
 # regress: OpenSSH's own tests, against this gateway.
 # lint: style, types, rooms, generated code. prove: the tests at their full counts. clean-root: demo in a new Debian.
+# bench, bench-quick: how fast it is, beside sshd and others; docs/speed.md.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -14,7 +15,11 @@ TEST_COMMANDS := ssh:openssh-client /usr/lib/openssh/sftp-server:openssh-sftp-se
 REGRESS_COMMANDS := /usr/lib/openssh/regress/run-tests:openssh-tests ssh:openssh-client plink:putty-tools \
 	telnet:telnet unshare:util-linux
 
-.PHONY: demo test regress lint prove clean-root proto wheel clean
+# What is measured beside ours, and by which clients.
+BENCH_COMMANDS := ssh:openssh-client /usr/sbin/sshd:openssh-server /usr/lib/openssh/sftp-server:openssh-sftp-server \
+	websocketd:websocketd
+
+.PHONY: demo test regress lint prove bench bench-quick clean-root proto wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(BIN)/.demo
@@ -32,6 +37,14 @@ prove: $(BIN)/.dev
 regress: $(BIN)/.dev
 	sh tests/needs $(REGRESS_COMMANDS)
 	$(BIN)/python -m tests.openssh --jobs $${JOBS:-3} $(SCRIPTS)
+
+bench: $(BIN)/.dev
+	sh tests/needs $(BENCH_COMMANDS)
+	$(BIN)/python -m bench $(BENCH)
+
+bench-quick: $(BIN)/.dev
+	sh tests/needs $(BENCH_COMMANDS)
+	$(BIN)/python -m bench --quick $(BENCH)
 
 # The whole of README's first command in a new Debian of its own.
 clean-root:

@@ -1,9 +1,9 @@
 """What the audit of sftp costs: a gateway that reads sftp beside one that does not, on the same machine in
 the same minutes.
 
-    python bench/watch.py [--mib 256] [--requests 3000] [--rounds 5]
+    python -m bench.watch [--mib 256] [--requests 3000] [--rounds 5]
 
-Starts `vmgate demo` twice, once without the watch, and takes turns: a file up, the same file down, and
+Starts a gateway twice, once without the watch, and takes turns: a file up, the same file down, and
 many small reads one after the other. Prints medians and their ratio, and asserts nothing. Needs OpenSSH's client.
 """
 
@@ -14,18 +14,14 @@ import contextlib
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-TOP = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TOP), str(TOP / "bench")]
-
-from throughput import demo  # noqa: E402
-
-from tests.support.rawsftp import FOR_READ, READ, RawClient, u32, u64  # noqa: E402
+from bench.servers import TOP, Place, Server
+from bench.servers.vmgate import vmgate
+from tests.support.rawsftp import FOR_READ, READ, RawClient, u32, u64
 
 PIECE = 1 << 20
 BLIND = "import gateway.gate\ngateway.gate.Watched = lambda process, log, *, reader: process\n"
@@ -44,18 +40,20 @@ def main() -> None:
             (place / name).mkdir()
         (place / "blind" / "sitecustomize.py").write_text(BLIND)
         (place / "file").write_bytes(os.urandom(PIECE) * options.mib)
-        watched = stack.enter_context(demo(place / "watched"))
-        ways = {"watched": watched, "blind": stack.enter_context(demo(place / "blind", str(place / "blind")))}
-        measures: dict[str, tuple[str, Callable[[list[str]], float]]] = {
-            "up": ("s", lambda ssh: sftp(ssh, f"put {place}/file /tmp/file")),
-            "down": ("s", lambda ssh: sftp(ssh, f"get /tmp/file {place}/back")),
-            "read": ("us", lambda ssh: small(ssh, options.requests)),
+        ways = {
+            "watched": stack.enter_context(vmgate(Place(place / "watched"))),
+            "blind": stack.enter_context(vmgate(Place(place / "blind"), place / "blind")),
+        }
+        measures: dict[str, tuple[str, Callable[[Server], float]]] = {
+            "up": ("s", lambda server: sftp(server, f"put {place}/file /tmp/file")),
+            "down": ("s", lambda server: sftp(server, f"get /tmp/file {place}/back")),
+            "read": ("us", lambda server: small(server, options.requests)),
         }
         for name, (unit, measure) in measures.items():
             found: dict[str, list[float]] = {way: [] for way in ways}
             for _ in range(options.rounds):
-                for way, ssh in ways.items():
-                    found[way].append(measure(ssh))
+                for way, server in ways.items():
+                    found[way].append(measure(server))
             median = {way: statistics.median(times) for way, times in found.items()}
             print(
                 f"{name:5} watched {median['watched']:8.2f} {unit}  unwatched {median['blind']:8.2f} {unit}"
@@ -63,16 +61,17 @@ def main() -> None:
             )
 
 
-def sftp(ssh: list[str], command: str) -> float:
+def sftp(server: Server, command: str) -> float:
     """Seconds that one command of OpenSSH's client takes, its login included."""
     start = time.monotonic()
-    subprocess.run(["sftp", *ssh[1:3], "-b", "-", ssh[-1]], input=command.encode(), capture_output=True, check=True)
+    words = server.tool("sftp", "-b", "-", server.host)
+    subprocess.run(words, input=command.encode(), capture_output=True, check=True)
     return time.monotonic() - start
 
 
-def small(ssh: list[str], requests: int) -> float:
+def small(server: Server, requests: int) -> float:
     """Microseconds that one read of five bytes takes, each asked for when the last was answered."""
-    with RawClient(TOP, [*ssh[:-1], "-s", ssh[-1], "sftp"]) as client:
+    with RawClient(TOP, server.ssh("-s", "sftp")) as client:
         handle = client.open("/etc/passwd", FOR_READ)
         start = time.monotonic()
         for _ in range(requests):
