@@ -1,12 +1,16 @@
 """The domains of libvirt that have a vsock device. libvirt-python is an optional extra, `vmgate[libvirt]`.
 
-libvirt blocks, so it is asked aside. The connection is kept from look to look.
+libvirt blocks, so it is asked aside, over a connection that is kept from look to look. It tells when a domain starts or
+stops, by an event loop of its own that lives in one thread of this process: before a CID can be another domain's guest,
+which has to boot first, it is known that it is not the old one's any more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
+from threading import Thread
 from typing import Any
 from xml.etree import ElementTree
 
@@ -23,6 +27,29 @@ NOBODY = CidAddress(0)  # of a domain that is off: it gets its CID when it start
 STATES = (UNKNOWN, "Running", "Running", "Paused", "Running", "Stopped", "Stopped", "Paused")
 
 
+KEEPALIVE = 5, 3  # seconds between questions whether libvirtd is there, and how many may go without an answer
+
+
+class _Loop:
+    """libvirt's own event loop. It is the whole process's, and never ends."""
+
+    running = False
+
+    @classmethod
+    def start(cls, libvirt: Any) -> None:
+        """Once, and before the first connection."""
+        if not cls.running:
+            cls.running = True
+            libvirt.virEventRegisterDefaultImpl()
+            Thread(target=cls._run, args=(libvirt,), name="vmgate libvirt", daemon=True).start()
+
+    @staticmethod
+    def _run(libvirt: Any) -> None:
+        while True:
+            with suppress(libvirt.libvirtError):
+                libvirt.virEventRunDefaultImpl()
+
+
 class Libvirt:
     """A source."""
 
@@ -35,8 +62,10 @@ class Libvirt:
                 [f"sources.kind: libvirt needs libvirt-python ({error}); install it as: pip install 'vmgate[libvirt]'"]
             ) from None
         self._libvirt.registerErrorHandler(lambda *_: None, None)  # errors are raised too; it prints them besides
+        _Loop.start(self._libvirt)
         self._config = config
         self._reactor = reactor
+        self._changed = changed
         self._connection: Any = None
 
     async def look(self, earlier: Mapping[str, Instance]) -> Found:
@@ -46,7 +75,7 @@ class Libvirt:
     def _ask(self, found: Found) -> Found:
         try:
             if self._connection is None or not self._connection.isAlive():
-                self._connection = self._libvirt.openReadOnly(self._config.uri)
+                self._connection = self._opened()
             domains = self._connection.listAllDomains()
         except self._libvirt.libvirtError as error:
             self._connection = None
@@ -58,6 +87,18 @@ class Libvirt:
                 if error.get_error_code() != self._libvirt.VIR_ERR_NO_DOMAIN:  # else it went meanwhile
                     found.leave_out(domain.name(), f"libvirt says: {str(error)[:200]}")
         return found
+
+    def _opened(self) -> Any:
+        connection = self._libvirt.openReadOnly(self._config.uri)
+        with suppress(self._libvirt.libvirtError):  # a driver within this process has none
+            connection.setKeepAlive(*KEEPALIVE)
+        with suppress(self._libvirt.libvirtError):  # then there is `refresh` alone
+            connection.domainEventRegisterAny(None, self._libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._event, None)
+        return connection
+
+    def _event(self, *_: Any) -> None:
+        """In the loop's thread."""
+        self._reactor.callFromThread(self._changed)
 
     def _add(self, domain: Any, found: Found) -> None:
         code, _ = domain.state()

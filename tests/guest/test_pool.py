@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -348,6 +349,25 @@ async def test_only_the_instances_that_remain_keep_their_channels(pool: Pool, mu
     assert pool.channels == 1
     await pool.guest(stays).stat("/")
     assert muxer.dials == 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_guest_that_is_off_or_whose_address_is_another_instance_s_is_let_go_of(
+    pool: Pool, told: Told, muxer: Muxer
+) -> None:
+    """As when a CID was one domain's and is another's now: the old one is off, whatever its address."""
+    old, new = instance(muxer, "old"), instance(muxer, "new")
+    for listing in (Listing([replace(old, state="Stopped"), new]), Listing([new])):
+        it = await start(pool.guest(old), "sleep", "60")
+        pool.keep(listing)
+        with pytest.raises(GuestLost):
+            await it.finish()
+        assert pool.channels == 0
+    for state in ("Paused", "Unknown", "Initializing"):
+        await pool.guest(old).stat("/")
+        pool.keep(Listing([replace(old, state=state)]))
+        assert pool.channels == 1
+    assert told.closed == ["dropped"] * 2
 
 
 @pytest_twisted.ensureDeferred

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config.sources import DirectorySource, HTTPSource, HypemanSource, LibvirtSource, PathPattern
+from gateway.config.sources import KINDS, DirectorySource, HTTPSource, HypemanSource, LibvirtSource, PathPattern
 from gateway.errors import ConfigError
 from gateway.model import ID
 from tests.instances.house import configured
@@ -115,3 +116,13 @@ def test_any_name_is_somebodys_or_nobodys(name: str) -> None:
         if found
         else not (name.startswith("vm-") and name.endswith(".sock") and len(name) > 8)
     )
+
+
+def test_every_example_of_the_documentation_is_a_configuration() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "instances.md").read_text()
+    examples = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    kinds = [source.kind for one in examples for source in configured(one, files={"inventory.token": b"t"})]
+    assert set(kinds) == set(KINDS)
+    assert len(kinds) == len(examples) == 6
+    for key, default in {"refresh": "5", "timeout": "10"}.items():
+        assert f"{key} = {default} " in text

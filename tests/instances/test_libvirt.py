@@ -19,6 +19,7 @@ from gateway.instances.libvirt import MAX_XML, vsock_cid
 from gateway.model import CidAddress
 from tests.instances.house import House, configured
 from tests.instances.test_directory import said
+from tests.support.counts import count
 
 __all__ = ["said"]
 
@@ -91,14 +92,20 @@ async def test_a_domain_with_a_vsock_device_is_an_instance_in_its_state(house: H
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_cid_that_another_domain_has_now_is_its_alone(house: House, hypervisor: Hypervisor) -> None:
+async def test_a_cid_that_another_domain_has_now_is_its_alone_at_once(house: House, hypervisor: Hypervisor) -> None:
     one, other = hypervisor.define("one", 42), hypervisor.define("other", 42)
     one.create()
-    house.follow(*configured(TABLE))
+    house.follow(*configured(TABLE.replace("refresh = 1", "refresh = 3600")))
     await house.until(lambda: seen(house, one)[0] == "Running")
-    one.destroy()
-    other.create()
-    await house.until(lambda: (seen(house, one)[0], seen(house, other)) == ("Stopped", ("Running", 42)))
+    slowest = 0.0
+    for _ in range(count(100, 5)):
+        one.destroy()
+        gone = await house.until(lambda one=one: seen(house, one)[0] == "Stopped")
+        other.create()
+        came = await house.until(lambda other=other: seen(house, other) == ("Running", 42))
+        one, other = other, one
+        slowest = max(slowest, gone, came)
+    print(f"libvirt's events were heard within {slowest * 1000:.0f} ms")
 
 
 @pytest_twisted.ensureDeferred
