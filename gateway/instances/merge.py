@@ -35,7 +35,9 @@ def merged(lists: Iterable[tuple[str, Sequence[Instance]]]) -> tuple[list[Instan
             if instance.name in words:
                 conflicts.append((source, instance.id, f"has no name: {instance.name} is taken"))
                 named = replace(instance, name="")
-            words.update({named.id, named.name} - {""})
+            words.add(named.id)
+            if named.name:
+                words.add(named.name)
             if named.running:
                 taken[named.address] = named.id
             all_of_them.append(named)

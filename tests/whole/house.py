@@ -21,9 +21,15 @@ SECRET = "t" * 40
 
 @contextlib.contextmanager
 def gateway(
-    state: Path, instances: Mapping[str, str], ssh: str = "wait_for_agent = 0", metrics: str = "", drain: float = 1
+    state: Path,
+    instances: Mapping[str, str],
+    ssh: str = "wait_for_agent = 0",
+    metrics: str = "",
+    drain: float = 1,
+    sources: str = "",
 ) -> Iterator[Demo]:
-    """Each instance by its name, with its lines of the configuration; more lines for [ssh] and [metrics].
+    """Each instance by its name, with its lines of the configuration; more lines for [ssh] and [metrics], and tables
+    of sources.
     Its log has no traceback when it ended, which it does with code 0."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(state / "identity")], check=True)
     (state / "authorized_keys").write_text(f'instances="*" {(state / "identity.pub").read_text()}')
@@ -36,7 +42,7 @@ def gateway(
     )
     for name, lines in instances.items():
         text += f'[[instances]]\nid = "i-{name}"\nname = "{name}"\n{lines}\n'
-    (state / "vmgate.toml").write_text(text)
+    (state / "vmgate.toml").write_text(text + sources)
     with (state / "gateway.log").open("wb") as log:
         process = subprocess.Popen(
             [TWISTD, "--reactor=asyncio", "-n", "--pidfile=", "vmgate", "--config", str(state / "vmgate.toml")],
