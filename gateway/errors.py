@@ -151,6 +151,12 @@ class Revoked(GateError):
     code, outcome, http_status, close_code = "revoked", Outcome.ENDED, 403, 1008
 
 
+class Expired(GateError):
+    """Your {what} has expired; log in again with a new one."""
+
+    code, outcome, http_status, close_code = "expired", Outcome.ENDED, 401, 1008
+
+
 class Killed(GateError):
     """An administrator ended this session."""
 

@@ -12,6 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
+from gateway.auth.tokens import Tokens
 from gateway.config import Config
 from gateway.doors import Instances
 from gateway.drain import Drain
@@ -19,6 +20,7 @@ from gateway.entry import Entries
 from gateway.events import Events
 from gateway.gate import Gate
 from gateway.guest.pool import Pool
+from gateway.jwks import Remotes
 from gateway.listeners import Listeners
 from gateway.listing import Listing
 from gateway.recording import Recorder
@@ -55,11 +57,14 @@ class Fronts:
         self._pool = Pool(events, reactor, *((traces.calling,) if traces else ()))
         self._recorder = Recorder(config.recording, reactor, thread(reactor, "recording")) if config.recording else None
         self.gate = Gate(instances, self._pool, events, reactor, config.policy, room=room, recorder=self._recorder)
-        self._ssh = SSHFront(config.ssh, self.gate, events, reactor, entry) if config.ssh else None
-        self._web = web_site(config.http, self.gate, reactor, entry) if config.http else None
+        self._remotes = Remotes(events, reactor, thread(reactor, "keys"))
+        tokens = self._tokens = Tokens(issuers=self._remotes.issuers(config.tokens))
+        self._ssh = SSHFront(config.ssh, self.gate, events, reactor, entry, tokens) if config.ssh else None
+        self._web = web_site(config.http, self.gate, reactor, entry, tokens) if config.http else None
 
     def listen(self, config: Config, listeners: Listeners) -> None:
         """Take clients in. Raises CannotListen."""
+        self._remotes.start()
         if config.ssh and self._ssh:
             listeners.open("ssh", config.ssh.listen, self._ssh)
         if config.http and self._web:
@@ -71,6 +76,7 @@ class Fronts:
         apply = self._ssh.prepare(config.ssh) if self._ssh and config.ssh else None
 
         def reload() -> None:
+            self._tokens.replace(self._remotes.issuers(config.tokens))
             if apply:
                 apply()
             if self._web and config.http:
@@ -103,6 +109,7 @@ class Fronts:
         if self._web:
             closing.append(self._web.close(WORD))
         await DeferredList(closing)
+        self._remotes.stop()
         await self._pool.close()
         if self._recorder:
             await written(self._reactor, self._recorder.flush())

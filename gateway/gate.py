@@ -75,7 +75,7 @@ class Gate(Porter):
         self._clock = clock
         self._room = room or Room(events)
         self._recorder = recorder
-        self._roll = Roll(clock)
+        self._roll = Roll(clock, self._expired)
         self._closed = False
 
     # Sessions.
@@ -319,6 +319,12 @@ class Gate(Porter):
         if not decision.allowed or (stay.decision.read_only < decision.read_only):
             self.evicted(stay.visitor, stay.instance.id, decision.reason, session.log.start.session_id)
             session.end(Revoked(decision.reason))
+
+    def _expired(self, session: Session, stay: Stay) -> None:
+        """What opened this session is over: it ends, with a word and an audit line."""
+        error = self.over(stay.visitor)
+        self.evicted(stay.visitor, stay.instance.id, str(error), session.log.start.session_id)
+        session.end(error)
 
     def close(self) -> Deferred[list[tuple[bool, None]]]:
         """No new session from now on; end those that run, each with a word. Fires when all ended."""

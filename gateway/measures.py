@@ -88,6 +88,15 @@ class Lagged:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class KeysAsked:
+    """A JWK set of an issuer of tokens was asked for. `had` is when the oldest of them all that counts was had:
+    seconds since the epoch, 0 = there is one that never was, None = there are no sets."""
+
+    ok: bool
+    had: float | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """What is so now, told when somebody looks."""
@@ -96,4 +105,4 @@ class Measured:
     audit_waiting: int  # bytes of lines that are not written yet
 
 
-Measure = Shaken | Disproved | Requested | Reached | Moved | Limited | Lagged | Measured
+Measure = Shaken | Disproved | Requested | Reached | Moved | Limited | Lagged | KeysAsked | Measured

@@ -145,7 +145,7 @@ class Principal:
     """Who a verified credential proved somebody to be. Nothing else decides later."""
 
     subject: str
-    how: str  # "publickey" or "token"
+    how: str  # "publickey", "certificate" or "token"
     # Ids or names that may be entered; "*" = every one; None = the credential does not say, policy rules do.
     instances: frozenset[str] | None = frozenset()
     permissions: frozenset[str] = EVERYTHING  # the permissions of wire.md section 2; "*" = all
@@ -153,6 +153,7 @@ class Principal:
     credential: str = ""
     groups: frozenset[str] = frozenset()
     claims: Mapping[str, object] = field(default_factory=dict, hash=False, repr=False)  # of a token, for policy rules
+    until: float | None = None  # seconds since the epoch: what it opened ends then; None = it does not expire
 
 
 @dataclass(frozen=True, slots=True)

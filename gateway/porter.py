@@ -9,7 +9,7 @@ from itertools import islice
 
 from gateway.config.policy import Policy
 from gateway.doors import Instances
-from gateway.errors import Ambiguous, Forbidden, GateError, InvalidState, NotFound
+from gateway.errors import Ambiguous, Expired, Forbidden, GateError, InvalidState, NotFound
 from gateway.events import Authenticated, Events, Evicted, Refused
 from gateway.model import EVERYTHING, Instance, Operation, Place, Principal
 from gateway.policy import Asked, Decision, decide, named
@@ -147,6 +147,12 @@ class Porter:
         if decision.missing_scope:
             return Forbidden(decision.reason, message=f"missing required scope: {decision.missing_scope}")
         return Forbidden(decision.reason, message="You may not do this in this instance.")
+
+    @staticmethod
+    def over(visitor: Visitor) -> Expired:
+        """What those hear whose credential expired while they were in."""
+        how = visitor.principal.how
+        return Expired(what="key" if how == "publickey" else how)
 
     def authenticated(self, visitor: Visitor, name: str = "") -> None:
         """Tell the audit that somebody proved who it is, on the way to this instance."""

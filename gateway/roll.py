@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from gateway.policy import Asked, Decision
 from gateway.session import Session
 
 LOOKS = 4  # how often in its time an idle session is looked at; so much of it may be added
+NAP = 60.0  # seconds until the clock on the wall is looked at again: it may be set, and machines may sleep
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,36 @@ class Sitting:
         self.session.end(Killed())
 
 
+class Expiry:
+    """The moment, by the clock on the wall, when what a credential opened ends."""
+
+    def __init__(
+        self, clock: IReactorTime, until: float, then: Callable[[], None], now: Callable[[], float] = time.time
+    ) -> None:
+        """`until` and `now` are seconds since the epoch; `then` is called once, not before this returned."""
+        self._clock = clock
+        self._until = until
+        self._then = then
+        self._now = now
+        self._call: IDelayedCall | None = self._nap()
+
+    def _nap(self) -> IDelayedCall:
+        return self._clock.callLater(min(max(0.0, self._until - self._now()), NAP), self._look)
+
+    def _look(self) -> None:
+        self._call = None
+        if self._now() < self._until:
+            self._call = self._nap()
+        else:
+            self._then()
+
+    def stop(self) -> None:
+        """It matters no more."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+
 class Leash:
     """Ends a session that is idle for too long, or there for too long."""
 
@@ -124,8 +156,10 @@ class Leash:
 class Roll:
     """Every session from before it runs to its end."""
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, expired: Callable[[Session, Stay], None]) -> None:
+        """`expired` is told of a session whose credential holds no longer."""
         self._clock = clock
+        self._expired = expired
         self._live: dict[Session, tuple[Stay, Deferred[None]]] = {}
 
     def __len__(self) -> int:
@@ -136,15 +170,19 @@ class Roll:
     ) -> None:
         """Run it, once it could `enter`; it leaves at its end. It is in the list before that: it may end at once."""
         self._live[session] = stay, Deferred()
-        self._clock.callLater(0, self._run, session, stay.decision.limits, enter, leave)
+        self._clock.callLater(0, self._run, session, stay, enter, leave)
 
     def _run(
-        self, session: Session, limits: Limits, enter: Callable[[], Awaitable[None]], leave: Callable[[str], None]
+        self, session: Session, stay: Stay, enter: Callable[[], Awaitable[None]], leave: Callable[[str], None]
     ) -> None:
-        leash = Leash(session, limits, self._clock)
+        leash = Leash(session, stay.decision.limits, self._clock)
+        until = stay.visitor.principal.until
+        expiry = Expiry(self._clock, until, lambda: self._expired(session, stay)) if until is not None else None
 
         def over(_: None) -> None:
             leash.release()
+            if expiry is not None:
+                expiry.stop()
             leave(session.log.start.session_id)
             self._live.pop(session)[1].callback(None)
 

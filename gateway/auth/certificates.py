@@ -26,6 +26,7 @@ from gateway.model import Principal
 
 MAX_BLOB = 64 << 10  # bytes
 MAX_CAS = 1000
+FOR_EVER = 2**64 - 1  # a valid_before that is none
 SUFFIX = b"-cert-v01@openssh.com"
 # What a certificate may everything but without its extensions.
 PERMITS = {
@@ -49,6 +50,7 @@ class Certificate:
     names: tuple[str, ...]  # its principals
     options: Options
     ca: bytes  # the blob of the CA's key
+    until: float | None = None  # seconds since the epoch; None = for ever
 
     @property
     def authority(self) -> str:
@@ -70,6 +72,7 @@ class Certificate:
             instances=None if ruled else frozenset(self.names) - {"*"},
             groups=frozenset(self.names),
             credential=f"certificate {self.serial} of {self.authority}",
+            until=self.until,
         )
 
 
@@ -112,7 +115,8 @@ def read_certificate(blob: bytes, known: Callable[[bytes], bool], address: str, 
         names = tuple(name.decode() for name in cert.valid_principals)
     except UnicodeDecodeError:
         raise RefusedCertificate("no UTF-8") from None
-    return Certificate(_blob(cert.public_key()), key_id, cert.serial, names, options, authority)
+    until = None if cert.valid_before == FOR_EVER else float(cert.valid_before)
+    return Certificate(_blob(cert.public_key()), key_id, cert.serial, names, options, authority, until)
 
 
 def _signed(blob: bytes, known: Callable[[bytes], bool]) -> tuple[SSHCertificate, bytes]:

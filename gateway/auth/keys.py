@@ -70,6 +70,7 @@ class AuthorizedKey:
             instances=self.instances or None,
             permissions=self.options.permissions,
             credential=self.fingerprint,
+            until=self.options.expires,
         )
 
 

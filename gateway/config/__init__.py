@@ -20,6 +20,7 @@ from gateway.config.policy import NO_TABLE, Policy, read_policy
 from gateway.config.record import AuditConfig, RecordingConfig
 from gateway.config.sources import Source, read_sources
 from gateway.config.ssh import SSHConfig
+from gateway.config.tokens import IssuerConfig, read_tokens
 from gateway.config.traces import TracesConfig
 from gateway.errors import ConfigError
 from gateway.model import Instance
@@ -97,6 +98,7 @@ class Config:
     audit: AuditConfig = field(default_factory=AuditConfig)
     recording: RecordingConfig | None = None  # None = nothing is recorded
     policy: Policy = NO_TABLE
+    tokens: tuple[IssuerConfig, ...] = ()  # besides those of [http] token_secret_files
     sessions: SessionsConfig = SessionsConfig()
     instances: tuple[Instance, ...] = ()
     sources: tuple[Source, ...] = ()  # of more instances; the first that has an id or a name keeps it
@@ -116,9 +118,10 @@ def parse(text: str, name: str, base: Path, read: Callable[[Path], bytes]) -> Co
         raise ConfigError([f"{name}: not valid TOML: {error}"]) from error
     problems = Problems(name, lines_of(text))
     top = Table(document, (), problems, base)
+    tokens = read_tokens(top, read)
     config = Config(
         ssh=SSHConfig.of(top.table("ssh"), read),
-        http=HTTPConfig.of(top.table("http"), top.table("web"), read),
+        http=HTTPConfig.of(top.table("http"), top.table("web"), read, bool(tokens)),
         entry=EntryConfig.of(top.table("entry")),
         metrics=MetricsConfig.of(top.table("metrics")),
         log=LogConfig.of(top.table("log")),
@@ -127,6 +130,7 @@ def parse(text: str, name: str, base: Path, read: Callable[[Path], bytes]) -> Co
         audit=AuditConfig.of(top.table("audit")),
         recording=RecordingConfig.of(top.table("recording")),
         policy=read_policy(top),
+        tokens=tokens,
         sessions=SessionsConfig.of(top.table("sessions")),
         instances=read_instances(top),
         sources=read_sources(top, read),
@@ -135,6 +139,11 @@ def parse(text: str, name: str, base: Path, read: Callable[[Path], bytes]) -> Co
     top.done()
     if not problems.found and config.ssh is None and config.http is None:
         problems.add((), "neither [ssh] nor [http] is there, so nobody could come in")
+    if config.ssh and config.ssh.token_authentication and not (tokens or (config.http and config.http.token_secrets)):
+        problems.add(
+            ("ssh", "token_authentication"),
+            "nothing verifies a token: there is neither [[tokens]] nor [http] token_secret_files",
+        )
     if problems.found:
         raise ConfigError(problems.sentences())
     return config

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.keyset import BadKey, secret
 from gateway.model import Origin
 from gateway.table import Table
-
-MIN_SECRET = 32  # bytes; RFC 7518 section 3.2 for HS256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,31 +16,37 @@ class HTTPConfig:
     """The WebSocket and HTTP front."""
 
     listen: tuple[str, ...]
-    token_secrets: tuple[bytes, ...]  # HS256, at least MIN_SECRET bytes each
+    token_secrets: tuple[bytes, ...] = ()  # HS256, of the contract's tokens
     max_wait_for_agent: float = 120  # the most seconds that a client may ask to wait
     origins: tuple[Origin, ...] = ()  # whose pages may come, beside those of the address that they call
     max_connections: int = 10_000  # of clients at once, WebSockets among them
     page: bool = True  # whether the web terminal is at /; the table [web] says it
 
     @classmethod
-    def of(cls, table: Table | None, web: Table | None, read: Callable[[Path], bytes]) -> HTTPConfig | None:
-        """What the two tables say; None without the first. What is wrong with them is their problem."""
+    def of(
+        cls, table: Table | None, web: Table | None, read: Callable[[Path], bytes], other_tokens: bool = False
+    ) -> HTTPConfig | None:
+        """What the two tables say; None without the first. What is wrong with them is their problem.
+        `other_tokens`: those of `[[tokens]]` come in too."""
         if table is None:
             return None
         secrets = []
         files = table.texts("token_secret_files", ())
-        if not files:
-            table.problem("token_secret_files", "name at least one file with a secret, or nobody could come in")
+        if not files and not other_tokens:
+            table.problem(
+                "token_secret_files",
+                "name at least one file with a secret, or nobody could come in (or [[tokens]]: docs/tokens.md)",
+            )
         for file in files:
             try:
-                secret = read(table.base / file).strip()
+                text = read(table.base / file).strip()
+                secret(text, ("HS256",))
             except OSError as error:
                 table.problem("token_secret_files", f"{file} cannot be read: {error.strerror}")
-                continue
-            if len(secret) < MIN_SECRET:
-                short = f"{file} holds {len(secret)} bytes; at least {MIN_SECRET} are needed"
-                table.problem("token_secret_files", short)
-            secrets.append(secret)
+            except BadKey as problem:
+                table.problem("token_secret_files", f"{file} {problem}")
+            else:
+                secrets.append(text)
         config = cls(
             listen=table.texts("listen", ("tcp:8080",)),
             token_secrets=tuple(secrets),

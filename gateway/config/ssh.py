@@ -46,6 +46,7 @@ class SSHConfig:
     pubkey_accepted_algorithms: tuple[str, ...] = PUBKEY_ACCEPTED
     force_command: str = ""  # runs whatever clients, keys and certificates ask for
     permit_user_environment: tuple[str, ...] = ()  # names and patterns of what `environment=` of keys may set
+    token_authentication: bool = False  # whether a token may be typed where others ask for a password
     accept_env: tuple[str, ...] = ("LANG", "LC_*")  # names and patterns, as sshd's AcceptEnv
     set_env: Mapping[str, str] = field(default_factory=dict)  # for every session, whatever its client asks for
     login_grace: float = 30  # seconds from accept to a finished login
@@ -87,6 +88,7 @@ class SSHConfig:
             ),
             force_command=table.text("force_command", ""),
             permit_user_environment=table.texts("permit_user_environment", ()),
+            token_authentication=table.truth("token_authentication", cls.token_authentication),
             accept_env=table.texts("accept_env", cls.accept_env),
             set_env=_variables(table.table("set_env")),
             login_grace=table.number("login_grace", cls.login_grace, 1, 3600),

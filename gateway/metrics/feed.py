@@ -32,7 +32,7 @@ from gateway.events import (
     TurnedAway,
     Unwatched,
 )
-from gateway.measures import METHODS, Disproved, Lagged, Limited, Measured, Moved, Reached, Requested, Shaken
+from gateway.measures import METHODS, Disproved, KeysAsked, Lagged, Limited, Measured, Moved, Reached, Requested, Shaken
 from gateway.metrics.catalogue import CHANGES, CODES, COMMANDS, COPY, EXEC, FORWARDS, RELOADS, Catalogue
 from gateway.model import Limit, Offence, Operation, Outcome, Via
 
@@ -59,7 +59,7 @@ class Metrics(Catalogue):
                 self._file(event)
             case Dialled() | PoolChanged() | SourceListed():
                 self._guest(event)
-            case Lagged() | Measured() | Reloaded() | AuditChanged() | Commanded():
+            case Lagged() | Measured() | KeysAsked() | Reloaded() | AuditChanged() | Commanded():
                 self._operation(event)
             case RecordingStarted() | RecordingEnded():
                 self._recording(event)
@@ -196,13 +196,16 @@ class Metrics(Catalogue):
         age = self.source_age.labels(event.kind)
         age.set_function(lambda: max(0.0, self._now() - event.listed) if event.sources else 0.0)
 
-    def _operation(self, event: Lagged | Measured | Reloaded | AuditChanged | Commanded) -> None:
+    def _operation(self, event: Lagged | Measured | KeysAsked | Reloaded | AuditChanged | Commanded) -> None:
         match event:
             case Lagged():
                 self.lag.observe(event.seconds)
             case Measured():
                 self.logins.set(event.logins_waiting)
                 self.audit_waiting.set(event.audit_waiting)
+            case KeysAsked():
+                self.keys_asked.labels(RELOADS[not event.ok]).inc()
+                self._keys_had(event.had)
             case Reloaded():
                 self.reloads.labels(RELOADS[not event.ok]).inc()
                 self.reload_ok.set(event.ok)
@@ -213,6 +216,10 @@ class Metrics(Catalogue):
                 self.audit_lost.inc(event.lost)
             case Commanded():
                 self.commands.labels(known(event.command, COMMANDS)).inc()
+
+    def _keys_had(self, had: float | None) -> None:
+        """It grows by itself, as that of a source does; a set that was never had is as old as time."""
+        self.keys_age.set_function(lambda: max(0.0, self._now() - had) if had is not None else 0.0)
 
     def _recording(self, event: RecordingStarted | RecordingEnded) -> None:
         match event:

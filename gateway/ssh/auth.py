@@ -24,6 +24,7 @@ from gateway.auth.certificates import SUFFIX
 from gateway.auth.grants import Grant, Proof
 from gateway.auth.keys import Refusal
 from gateway.auth.options import Options
+from gateway.auth.tokens import Believed, Tokens
 from gateway.errors import NotFound
 from gateway.gate import Gate, Visitor
 from gateway.measures import Disproved, Limited
@@ -32,6 +33,7 @@ from gateway.policy import host_of
 from gateway.ssh.address import peer_name
 from gateway.ssh.credentials import Credentials
 from gateway.ssh.transport import SERVICE, Transport
+from gateway.ssh.typed import METHODS, MSG_USERAUTH_INFO_RESPONSE, Typed
 from gateway.ssh.wire import Malformed, Reader, boolean, string
 
 # Signature algorithm → the type of key that makes it. SHA-1's ssh-rsa is not among them.
@@ -87,10 +89,14 @@ class UserAuth(SSHService):
         banner: str = "",
         now: Callable[[], float] = time.time,
         accepted: Collection[bytes] = ACCEPTED,
+        tokens: Tokens | None = None,
     ) -> None:
         """`credentials` gives those that count now; `welcome` makes the service that follows a login; `banner`
         is what everybody is told before; `now` tells seconds since the epoch; `accepted` are the algorithms, those
-        of certificates apart, by which one may sign."""
+        of certificates apart, by which one may sign; `tokens` says which tokens may be typed, None = none."""
+        self._tokens = tokens
+        self._typed = Typed(tokens, self._say, self._by_token, self._not_by_token) if tokens else None
+        self._method = "publickey"  # of the last try
         self._accepted = accepted
         self._now = now
         self._credentials = credentials
@@ -112,13 +118,18 @@ class UserAuth(SSHService):
 
     def serviceStopped(self) -> None:
         """The client went, or it is in. Who tried and was not let in is the audit's business, once."""
+        if self._typed:
+            self._typed.abandon()
         if self._refused:
-            visitor = Visitor(Principal(subject="", how="publickey"), Via.SSH, self._peer())
+            visitor = Visitor(Principal(subject="", how=self._method), Via.SSH, self._peer())
             _, instance = split(self._asked or b"")
             self._gate.refused(visitor, instance, Operation.SHELL, NotFound(self._why or "no key was accepted"))
 
     def packetReceived(self, messageNum: int, packet: bytes) -> None:
-        """RFC 4252 has one message for a server. Raises Malformed."""
+        """RFC 4252 has one message for a server, and RFC 4256 another. Raises Malformed."""
+        if messageNum == MSG_USERAUTH_INFO_RESPONSE and self._typed:
+            self._typed.answered(Reader(packet))
+            return
         if messageNum != MSG_USERAUTH_REQUEST:
             self._transport.sendUnimplemented()
             return
@@ -130,8 +141,12 @@ class UserAuth(SSHService):
             return
         self._asked = user
         self._tell_banner()
+        if self._typed:
+            self._typed.abandon()  # a new request ends the one before it (section 5.1)
         if method in (b"publickey", BOUND):
             self._public_key(reader, user, method)
+        elif self._typed and method in METHODS:
+            self._typed.begin(method, reader)
         else:
             # The first "none" only asks what there is (section 5.2); it costs no try.
             self._fail("other", costs=method != b"none" or self._asked_nothing)
@@ -182,6 +197,26 @@ class UserAuth(SSHService):
             self._refused = True
             self._fail(how)
             return
+        self._enter(login)
+
+    def _by_token(self, believed: Believed) -> None:
+        """A token was verified. Whether it opens this instance is asked in one way, be there one or not."""
+        assert self._tokens is not None
+        user, instance = split(self._asked or b"")
+        again = partial(self._tokens.now, believed)
+        visitor = Visitor(believed.principal, Via.SSH, self._peer(), again)
+        if self._gate.knows(visitor, instance):
+            self._enter(Login(visitor, instance, user, Options()))
+        else:
+            self._not_by_token(f"of {believed.principal.subject}, not for this instance")
+
+    def _not_by_token(self, why: str) -> None:
+        self._why = f"token: {why}"
+        self._refused = True
+        self._fail("token")
+
+    def _enter(self, login: Login) -> None:
+        """It is proved who it is, and that it may be here."""
         self._refused = False
         self._log.info(
             "{subject} logs in from {peer} to {instance!r}",
@@ -244,6 +279,7 @@ class UserAuth(SSHService):
 
     def _fail(self, how: str, costs: bool = True) -> None:
         """Section 5.1, the same bytes whatever the reason; `how` it was tried is counted."""
+        self._method = how if how in ("certificate", "token") else "publickey"
         if costs:
             self._gate.events.emit(Disproved(Via.SSH, how))
             self._transport.offend(Offence.AUTHFAIL)
@@ -254,7 +290,11 @@ class UserAuth(SSHService):
                     conch.DISCONNECT_NO_MORE_AUTH_METHODS_AVAILABLE, b"Too many authentication failures"
                 )
                 return
-        self._transport.sendPacket(MSG_USERAUTH_FAILURE, string(b"publickey") + boolean(False))
+        methods = b",".join((b"publickey", *(METHODS if self._typed else ())))
+        self._say(MSG_USERAUTH_FAILURE, string(methods) + boolean(False))
+
+    def _say(self, kind: int, payload: bytes) -> None:
+        self._transport.sendPacket(kind, payload)
 
     def _peer(self) -> str:
         return peer_name(self._transport.socket.getPeer())

@@ -16,14 +16,16 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from gateway.auth.certificates import SUFFIX
+from gateway.auth.tokens import Tokens
 from gateway.config import SSHConfig
 from gateway.config.entry import EntryConfig
 from gateway.entry import Entries, Entry, Waiting
-from gateway.errors import Draining, Revoked
+from gateway.errors import Draining, GateError, Revoked
 from gateway.events import Connected, Events
 from gateway.gate import Gate
 from gateway.measures import Limited, Shaken
 from gateway.model import Limit, Via
+from gateway.roll import Expiry
 from gateway.ssh.address import host_port
 from gateway.ssh.algorithms import ZLIB, propose
 from gateway.ssh.auth import SIGNATURES, Login, UserAuth
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
     from twisted.conch.ssh.factory import SSHFactory
 
 
+PARTING = 1.0  # seconds from the end of its sessions to that of a connection whose login expired
+
+
 class SSHFront(Factory):
     """Listens by any endpoint: an IProtocolFactory. Not Conch's SSHFactory: that module brings the
     global reactor, and the services that are replaced here."""
@@ -51,10 +56,17 @@ class SSHFront(Factory):
     _log = Logger()
 
     def __init__(
-        self, config: SSHConfig, gate: Gate, events: Events, clock: IReactorTime, entry: Entries | None = None
+        self,
+        config: SSHConfig,
+        gate: Gate,
+        events: Events,
+        clock: IReactorTime,
+        entry: Entries | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
         """Makes the first host key when there is none. Raises ConfigError when one cannot be used. `entry`
-        is who may try to log in, the usual unless it is given."""
+        is who may try to log in, the usual unless it is given; `tokens` which tokens are believed."""
+        self._tokens = tokens or Tokens()
         self._entry: Entries = entry or Entry(EntryConfig(), events, clock)
         self._config = config
         self._gate = gate
@@ -62,6 +74,7 @@ class SSHFront(Factory):
         self._clock = clock
         self._credentials = Credentials(config)
         self._live: dict[Transport, Login | None] = {}
+        self._expiries: dict[Transport, Expiry] = {}  # of those whose login expires
         self._shaking: dict[Transport, float] = {}  # since when: before their first keys
         self._empty: Deferred[None] | None = None
         self._host_keys = host_keys(config.host_keys)
@@ -112,12 +125,16 @@ class SSHFront(Factory):
             welcome,
             config.banner,
             accepted=frozenset(map(str.encode, config.pubkey_accepted_algorithms)),
+            tokens=self._tokens if config.token_authentication else None,
         )
 
     def _welcome(self, transport: Transport, login: Login) -> SSHService:
         if self._config.force_command:
             login = replace(login, key=replace(login.key, command=self._config.force_command))
         self._live[transport] = login
+        until = login.visitor.principal.until
+        if until is not None:  # the gate ends the sessions first
+            self._expiries[transport] = Expiry(self._clock, until + PARTING, partial(self._expired, transport, login))
         ends = (*host_port(transport.socket.getPeer()), *host_port(transport.socket.getHost()))
         config = self._config
         permits = Permits.of(config, login.key)
@@ -142,6 +159,9 @@ class SSHFront(Factory):
 
     def _lost(self, transport: Transport) -> None:
         self._live.pop(transport, None)
+        expiry = self._expiries.pop(transport, None)
+        if expiry is not None:
+            expiry.stop()
         began = self._shaking.pop(transport, None)
         if began is not None and transport.admitted:
             self._events.emit(Shaken("failed" if transport.heard_of else "silent", self._clock.seconds() - began))
@@ -170,9 +190,14 @@ class SSHFront(Factory):
         for transport, login in list(self._live.items()):
             if login is None or self._gate.knows(login.visitor, login.instance):
                 continue
-            error = Revoked()
-            self._gate.evicted(login.visitor, login.instance, str(error))
-            transport.disconnect(conch.DISCONNECT_BY_APPLICATION, error.sentence.encode())
+            self._put_out(transport, login, Revoked())
+
+    def _expired(self, transport: Transport, login: Login) -> None:
+        self._put_out(transport, login, self._gate.over(login.visitor))
+
+    def _put_out(self, transport: Transport, login: Login, error: GateError) -> None:
+        self._gate.evicted(login.visitor, login.instance, str(error))
+        transport.disconnect(conch.DISCONNECT_BY_APPLICATION, error.sentence.encode())
 
     def dismiss(self) -> int:
         """Nobody new comes: send away each client once what it came for is over, now and whenever this is

@@ -48,6 +48,8 @@ def spelled(client: IAddress) -> str:
 class BodilessRequest(Request):
     """A request whose body, if any, is dropped as it comes: none of our pages takes one."""
 
+    asked_keys = False  # newer keys were waited for, for its token
+
     def gotLength(self, length: int | None) -> None:
         self.content = BytesIO()
 
@@ -179,7 +181,8 @@ class Channel(http.HTTPChannel):
         self._socket = socket
         socket.makeConnection(self.transport)
         self.transport.resumeProducing()
-        socket.dataReceived(handshake)
+        early, self._dataBuffer = b"".join(self._dataBuffer), []  # while the request waited
+        socket.dataReceived(handshake + early)
 
     def rawDataReceived(self, data: bytes) -> None:
         """All that follows the upgrade's request, since the line mode ended with it."""

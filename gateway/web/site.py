@@ -1,7 +1,7 @@
 """The site: its paths, and the order of checks before anything of a guest is touched.
 
 Origin, token, permission, instance, state (wire.md section 2); only then a page is answered or a connection
-upgraded. HTTP and WebSocket share one port. Decides nothing itself: tokens and the gate do.
+upgraded. HTTP and WebSocket share one port. Decides nothing itself: the reception and the gate do.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from gateway.auth.tokens import Tokens
 from gateway.config import HTTPConfig
 from gateway.config.entry import EntryConfig
 from gateway.entry import Entries, Entry
-from gateway.errors import BadRequest, Forbidden, GateError, NotFound, TimedOut, Unauthorized
-from gateway.gate import Gate, Visitor
-from gateway.measures import Disproved, Limited, Requested
-from gateway.model import Instance, Limit, Offence, Operation, Principal, Via
+from gateway.errors import BadRequest, GateError, NotFound, TimedOut
+from gateway.gate import Gate
+from gateway.measures import Limited, Requested
+from gateway.model import Instance, Limit, Operation, Via
 from gateway.web.answers import answer, failure, refusal
-from gateway.web.channel import Channel, Listener, spelled
+from gateway.web.channel import Channel, Listener
 from gateway.web.cp import CopySocket
 from gateway.web.exec import ExecSocket
-from gateway.web.handshake import Offer, asks_for_websocket, credentials, opening, opening_key
+from gateway.web.handshake import Offer, asks_for_websocket, opening, opening_key
 from gateway.web.message import compact, stat_words
 from gateway.web.openapi import DOCUMENT
-from gateway.web.origin import Origins
 from gateway.web.page import FILES, page_file
+from gateway.web.reception import NewKeys, Reception
 from gateway.web.socket import Entrance, Socket, SocketFactory
 from gateway.web.v1.cp import V1Copy
 from gateway.web.v1.exec import V1Exec
@@ -49,11 +49,15 @@ INSTEAD = {Operation.EXEC: Operation.SHELL, Operation.DOWNLOAD: Operation.UPLOAD
 log = Logger()
 
 
-def web_site(config: HTTPConfig, gate: Gate, reactor: IReactorTime, entry: Entries | None = None) -> WebSite:
-    """The site for every listener of the front; `entry` is whom it hears, the usual unless it is given."""
+def web_site(
+    config: HTTPConfig, gate: Gate, reactor: IReactorTime, entry: Entries | None = None, tokens: Tokens | None = None
+) -> WebSite:
+    """The site for every listener of the front; `entry` is whom it hears, the usual unless it is given, `tokens` whom
+    it believes besides those of the contract's secrets."""
     if not USES_NVX:
         log.warn("Autobahn's native code is not active: uploads by WebSocket will be a hundred times slower")
-    return WebSite(config, Pages(config, gate, reactor, entry or Entry(EntryConfig(), gate.events, reactor)), reactor)
+    heard = entry or Entry(EntryConfig(), gate.events, reactor)
+    return WebSite(config, Pages(config, gate, reactor, heard, tokens or Tokens()), reactor)
 
 
 class WebSite(Listener):
@@ -102,9 +106,10 @@ class Pages(Resource):
 
     isLeaf = True
 
-    def __init__(self, config: HTTPConfig, gate: Gate, reactor: IReactorTime, entry: Entries) -> None:
+    def __init__(self, config: HTTPConfig, gate: Gate, reactor: IReactorTime, entry: Entries, tokens: Tokens) -> None:
         super().__init__()
         self.entry = entry
+        self._reception = Reception(gate, entry, tokens)
         self.sockets = SocketFactory(reactor)
         self.events = gate.events
         self._gate = gate
@@ -113,8 +118,7 @@ class Pages(Resource):
 
     def reload(self, config: HTTPConfig) -> None:
         """Other secrets, origins and limits."""
-        self._tokens = Tokens(config.token_secrets)
-        self._origins = Origins(config.origins)
+        self._reception.reload(config)
         self._max_wait = config.max_wait_for_agent
         self._page = config.page
 
@@ -122,11 +126,23 @@ class Pages(Resource):
         """Never raises: what nobody foresaw is a 500 for the client and a line in the log."""
         try:
             return self._route(request)
+        except NewKeys as waiting:
+            gone = request.notifyFinish()
+            gone.addErrback(lambda _: None)
+            waiting.coming.addCallback(lambda _: None if gone.called else self._again(request))
+            return NOT_DONE_YET
         except GateError as error:
             return failure(request, error)
         except Exception:
             log.failure("A request failed in a way nobody foresaw")
             return failure(request, GateError())
+
+    def _again(self, request: Request) -> None:
+        """Once newer keys were asked for."""
+        body = self.render(request)
+        if isinstance(body, bytes):
+            request.write(body)
+            request.finish()
 
     def _route(self, request: Request) -> bytes | int:
         # A name that is no UTF-8 is nobody's name: the replacement character finds nothing.
@@ -162,7 +178,7 @@ class Pages(Resource):
         return page_file(request, FILES[name])
 
     def _list(self, request: Request, name: str) -> int:
-        visitor = self._visitor(request, Operation.LIST, name)
+        visitor = self._reception.visitor(request, Operation.LIST, name)
         self._gate.permit(visitor, Operation.LIST)
         coming = Deferred.fromCoroutine(self._told(self._gate.visible(visitor.principal, visitor.peer)))
         request.notifyFinish().addErrback(lambda _: coming.cancel())
@@ -179,11 +195,11 @@ class Pages(Resource):
         return b"[" + b",".join(words) + b"]"
 
     def _one(self, request: Request, name: str) -> bytes:
-        visitor = self._visitor(request, Operation.LIST, name)
+        visitor = self._reception.visitor(request, Operation.LIST, name)
         return answer(request, 200, compact(_words(self._gate.look(visitor, name))))
 
     def _stat(self, request: Request, name: str) -> int:
-        visitor = self._visitor(request, Operation.STAT, name)
+        visitor = self._reception.visitor(request, Operation.STAT, name)
         instance = self._gate.enter(visitor, name, Operation.STAT)
         path = argument(request, b"path")
         follow = BOOLEANS.get(argument(request, b"follow_links").lower())
@@ -211,7 +227,7 @@ class Pages(Resource):
     def _upgrade(self, request: Request, name: str, kinds: Sequence[type[Socket]]) -> bytes | int:
         offer = Offer.of(request)
         operation = kinds[0].operation
-        visitor = self._visitor(request, operation, name, offer)
+        visitor = self._reception.visitor(request, operation, name, offer)
         instance = self._gate.enter(visitor, name, operation, instead=INSTEAD[operation])
         if not asks_for_websocket(request):
             request.setHeader(b"upgrade", b"websocket")  # RFC 9110 section 15.5.22
@@ -225,27 +241,6 @@ class Pages(Resource):
         self.events.emit(Requested(page_of(request), http.SWITCHING))
         request.channel.upgrade(kind(self.sockets, entrance), opening(key, protocol))
         return NOT_DONE_YET
-
-    def _visitor(self, request: Request, operation: Operation, name: str, offer: Offer | None = None) -> Visitor:
-        """Who is asking. Raises Forbidden for a foreign page and Unauthorized, with an audit line."""
-        peer = spelled(request.getClientAddress())
-        headers = request.requestHeaders.getRawHeaders("authorization", [])
-        offered = offer or Offer()
-        try:
-            self._origins.admit(request, offers_token=bool(offered.tokens))
-            visitor = Visitor(self._tokens.principal(credentials(offered, headers)), Via.WEB, peer)
-            self._gate.authenticated(visitor, name)
-            return visitor
-        except (Forbidden, Unauthorized) as error:
-            if isinstance(error, Unauthorized) and (headers or offered.tokens):
-                # A wrong token is a failed login: one a connection, and it counts as sshd's do.
-                self.events.emit(Disproved(Via.WEB, "token"))
-                self.entry.offend(Via.WEB, request.getClientAddress(), Offence.AUTHFAIL)
-                request.setHeader(b"connection", b"close")
-                request.channel.persistent = False
-            stranger = Visitor(Principal("unknown", "token"), Via.WEB, peer)
-            self._gate.refused(stranger, name, operation, error)
-            raise
 
 
 def page_of(request: http.Request) -> str:

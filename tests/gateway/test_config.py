@@ -131,7 +131,7 @@ name = "b c"
         "vmgate.toml:5: http.typo: no such key; known here: "
         "listen, max_connections, max_wait_for_agent, origins, token_secret_files",
         "vmgate.toml:6: http.token_secret_files: missing cannot be read: No such file or directory",
-        "vmgate.toml:6: http.token_secret_files: short holds 5 bytes; at least 32 are needed",
+        "vmgate.toml:6: http.token_secret_files: short holds 5 bytes; at least 32 are needed for HS256",
         "vmgate.toml:10: instances.vsock_cid: a whole number from 3 to 4294967294 is needed",
         "vmgate.toml:12: instances: give exactly one of vsock_socket, vsock_cid and agent_socket",
         "vmgate.toml:13: instances.id: 'a' is the name of another instance too",

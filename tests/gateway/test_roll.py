@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from gateway.errors import Forbidden, GateError, TooMany
 from gateway.events import Event, Events, Evicted, Refused, SessionEnded
 from gateway.gate import Gate, Visitor
 from gateway.model import ExecRequest, Operation, Outcome, Principal, Via
-from gateway.roll import LOOKS
+from gateway.roll import LOOKS, NAP, Expiry
 from gateway.session import ExecSession
 from tests.gateway.test_session import Front
 from tests.support.memory import MemoryWorld
@@ -153,3 +154,66 @@ def test_who_may_do_nothing_in_an_instance_does_not_know_of_it(house: House) -> 
     anna, bert = Principal("anna", "token", frozenset({"*"})), Principal("bert", "token", frozenset({"*"}))
     assert [i.name for part in house.gate.visible(anna) for i in part] == ["alpha"]
     assert not any(house.gate.visible(bert))
+
+
+# What a credential opened ends with it.
+
+
+class Wall:
+    """A clock on the wall, which may be set apart from the reactor's."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.ahead = 1_000_000.0
+        self._clock = clock
+
+    def __call__(self) -> float:
+        return self._clock.seconds() + self.ahead
+
+
+@pytest.mark.parametrize("seconds", [0, 10, NAP, 3 * NAP + 7])
+def test_it_ends_at_its_moment_and_not_before(seconds: float) -> None:
+    clock = Clock()
+    wall = Wall(clock)
+    over: list[float] = []
+    Expiry(clock, wall() + seconds, lambda: over.append(clock.seconds()), wall)
+    assert not over, "not before whoever asked has it"
+    while not over:
+        clock.advance(0.25)
+    assert over == [max(0.25, seconds)]
+    assert not clock.getDelayedCalls()
+
+
+def test_a_clock_that_was_set_forward_is_noticed() -> None:
+    clock = Clock()
+    wall = Wall(clock)
+    over: list[float] = []
+    Expiry(clock, wall() + 3600, lambda: over.append(clock.seconds()), wall)
+    wall.ahead += 3600
+    clock.advance(NAP)
+    assert over == [NAP]
+
+
+def test_who_left_before_leaves_no_timer(house: House) -> None:
+    session = house.exec(visitor=visitor(time.time() + 300))
+    session.hang_up()
+    house.clock.advance(1)
+    house.clock.advance(60)
+    assert house.of(SessionEnded)
+    assert not house.clock.getDelayedCalls()
+
+
+def test_a_session_ends_when_its_credential_expires(house: House) -> None:
+    house.exec(visitor=visitor(time.time()))
+    house.exec(visitor=visitor(None))
+    house.clock.advance(0)
+    [evicted] = house.of(Evicted)
+    assert (evicted.subject, evicted.instance) == ("anna", "i-alpha")
+    assert evicted.reason == "Your token has expired; log in again with a new one."
+    [ended] = house.of(SessionEnded)
+    assert (ended.outcome, ended.session_id) == (Outcome.ENDED, evicted.session_id)
+    assert house.gate.live == 1
+
+
+def visitor(until: float | None) -> Visitor:
+    principal = Principal("anna", "token", frozenset({"*"}), until=until)
+    return Visitor(principal, Via.WEB, "192.0.2.1:7")

@@ -18,6 +18,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 from websockets.asyncio.client import ClientConnection, connect
 
+from gateway.auth.tokens import Tokens
 from gateway.config import HTTPConfig
 from gateway.events import Event, Events
 from gateway.gate import Gate
@@ -61,7 +62,7 @@ class House:
     """A gate with `alpha` (running) and `stopped`, behind a site on a free port; the site's own time
     is `clock`'s where one is given."""
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(self, clock: Clock | None = None, tokens: Tokens | None = None) -> None:
         # Not at the top: a conftest is read before the reactor is chosen.
         from twisted.internet import reactor  # noqa: PLC0415
 
@@ -74,7 +75,7 @@ class House:
         self.room = Room(events, 100)
         self.gate = Gate(self.world, self.world, events, reactor, room=self.room)
         config = HTTPConfig(listen=("tcp:0",), token_secrets=(SECRET, OLD_SECRET), max_wait_for_agent=120)
-        self.site = web_site(config, self.gate, clock or reactor)
+        self.site = web_site(config, self.gate, clock or reactor, tokens=tokens)
         self._listening = reactor.listenTCP(0, self.site, interface="127.0.0.1")
         self.port = self._listening.getHost().port
         self.criticals: list[dict[str, Any]] = []

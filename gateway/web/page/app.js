@@ -86,7 +86,7 @@ function watchExpiry() {
   notice.hidden = left > SOON;
   if (left <= 0) {
     notice.replaceChildren(
-      `Your token expired at ${clock(gateway.expires)}. Terminals that run go on; for anything new, `,
+      `Your token expired at ${clock(gateway.expires)}. Its terminals end with it; for new ones, `,
       make("button", { type: "button", class: "small", onclick: () => leave("") }, "sign in again"),
     );
     return;

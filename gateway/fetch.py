@@ -1,0 +1,143 @@
+"""One small document from a URL, with a bound on everything: connecting, the whole answer's time, its size, head
+included. No redirects, no cookies, no cache, one connection a document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import load_pem_x509_certificates
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IDelayedCall, IProtocol, IProtocolFactory, IReactorTime, IStreamClientEndpoint
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.ssl import Certificate, trustRootFromCertificates
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
+from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS, ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory
+from zope.interface import implementer
+
+CONNECT_TIME = 5.0  # seconds
+ANSWER_TIME = 10.0  # seconds for all of it
+MAX_HEAD = 32 << 10  # bytes
+
+
+class BadAnswer(Exception):
+    """The answer is not what was asked for."""
+
+
+class Fetcher:
+    """Asks http and https URLs; a server's certificate is held against the system's, or against `ca`."""
+
+    def __init__(self, reactor: Any, max_size: int, ca: bytes = b"") -> None:
+        """`max_size` bytes a document; `ca` is PEM. Raises ValueError for one that cannot be read."""
+        self._reactor = reactor
+        self._agent = Agent.usingEndpointFactory(reactor, _Endpoints(reactor, max_size + MAX_HEAD, ca))
+
+    def get(self, url: str, accept: str) -> Deferred[bytes]:
+        """The document. Fails with BadAnswer, or with whatever the network has; cancelling it hangs up."""
+        asked = Deferred.fromCoroutine(self._get(url, accept))
+        return asked.addTimeout(ANSWER_TIME, self._reactor)
+
+    async def _get(self, url: str, accept: str) -> bytes:
+        headers = Headers({"Accept": [accept], "User-Agent": ["vmgate"]})
+        response = await self._agent.request(b"GET", url.encode(), headers)
+        body = _Body()
+        response.deliverBody(body)
+        text = await body.whole
+        if response.code != 200:  # a redirect too: where it comes from is the operator's to say
+            raise BadAnswer(f"status {response.code}")
+        return text
+
+
+class _Body(Protocol):
+    """Takes an answer's body. Not Twisted's readBody, which cannot be given up: its connection would stay."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self.whole: Deferred[bytes] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        self._parts.append(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.whole.called:
+            return
+        if reason.check(ResponseDone, PotentialDataLoss):  # the latter of a server that gives no length
+            self.whole.callback(b"".join(self._parts))
+        else:
+            self.whole.errback(reason)
+
+
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    """Makes the connections of an agent: what comes by one is bounded, below HTTP and above TLS."""
+
+    def __init__(self, reactor: Any, most: int, ca: bytes) -> None:
+        self._reactor = reactor
+        self._most = most
+        found = load_pem_x509_certificates(ca) if ca else []
+        roots = [Certificate.loadPEM(one.public_bytes(Encoding.PEM)) for one in found]
+        self._policy = BrowserLikePolicyForHTTPS(trustRootFromCertificates(roots) if roots else None)
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        endpoint: IStreamClientEndpoint = HostnameEndpoint(self._reactor, uri.host, uri.port, CONNECT_TIME)
+        if uri.scheme == b"https":
+            endpoint = wrapClientTLS(self._policy.creatorForNetloc(uri.host, uri.port), endpoint)
+        return _Bounded(endpoint, self._most, self._reactor)
+
+
+@implementer(IStreamClientEndpoint)
+class _Bounded:
+    """An endpoint whose connections end when more comes than may."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint, most: int, clock: IReactorTime) -> None:
+        self._endpoint = endpoint
+        self._most = most
+        self._clock = clock
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        connected: Deferred[Any] = self._endpoint.connect(_Counting(factory, self._most, self._clock))
+        return connected.addCallback(lambda counting: counting.wrappedProtocol)
+
+
+class _Counted(ProtocolWrapper):
+    """A connection that is cut when more came than may, or for too long."""
+
+    factory: _Counting
+    _taken = 0
+    _late: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        self._late = self.factory.clock.callLater(ANSWER_TIME, self._too_late)
+        super().connectionMade()
+
+    def _too_late(self) -> None:
+        self._late = None
+        self.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+        super().connectionLost(reason)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._taken += len(data)
+        if self._taken > self.factory.most:
+            self.abortConnection()
+        else:
+            super().dataReceived(data)
+
+
+class _Counting(WrappingFactory):
+    protocol = _Counted
+    noisy = False
+
+    def __init__(self, wrapped: IProtocolFactory, most: int, clock: IReactorTime) -> None:
+        super().__init__(wrapped)
+        self.most = most
+        self.clock = clock
