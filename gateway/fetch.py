@@ -7,14 +7,23 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificates
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as Late
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import IDelayedCall, IProtocol, IProtocolFactory, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS, ResponseDone
+from twisted.web.client import (
+    URI,
+    Agent,
+    BrowserLikePolicyForHTTPS,
+    ResponseDone,
+    ResponseFailed,
+    ResponseNeverReceived,
+)
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
@@ -23,6 +32,7 @@ from zope.interface import implementer
 CONNECT_TIME = 5.0  # seconds
 ANSWER_TIME = 10.0  # seconds for all of it
 MAX_HEAD = 32 << 10  # bytes
+MAX_REASON = 200  # characters
 
 
 class BadAnswer(Exception):
@@ -38,9 +48,9 @@ class Fetcher:
         self._agent = Agent.usingEndpointFactory(reactor, _Endpoints(reactor, max_size + MAX_HEAD, ca))
 
     def get(self, url: str, accept: str) -> Deferred[bytes]:
-        """The document. Fails with BadAnswer, or with whatever the network has; cancelling it hangs up."""
+        """The document. Fails with BadAnswer; cancelling it hangs up."""
         asked = Deferred.fromCoroutine(self._get(url, accept))
-        return asked.addTimeout(ANSWER_TIME, self._reactor)
+        return asked.addTimeout(ANSWER_TIME, self._reactor).addErrback(_told)
 
     async def _get(self, url: str, accept: str) -> bytes:
         headers = Headers({"Accept": [accept], "User-Agent": ["vmgate"]})
@@ -51,6 +61,23 @@ class Fetcher:
         if response.code != 200:  # a redirect too: where it comes from is the operator's to say
             raise BadAnswer(f"status {response.code}")
         return text
+
+
+def _told(why: Failure) -> Failure:
+    """What went wrong on the way, in words for the operator."""
+    error = why.value
+    if isinstance(error, ResponseFailed | ResponseNeverReceived):
+        error = error.reasons[0].value
+    match error:
+        case BadAnswer() | CancelledError():
+            return why
+        case Late():
+            text = f"no answer within {ANSWER_TIME:g} s"
+        case ConnectError() | DNSLookupError() | OSError():
+            text = f"it cannot be reached: {error}"
+        case _:
+            text = f"no answer: {str(error) or type(error).__name__}"
+    return Failure(BadAnswer(text[:MAX_REASON]))
 
 
 class _Body(Protocol):

@@ -7,6 +7,8 @@ import json
 import time
 from collections.abc import Mapping
 from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 import jwt
@@ -118,3 +120,43 @@ class Published(Resource):
 
         self.hold.addCallback(answer)
         return NOT_DONE_YET
+
+
+class Served:
+    """The same for tests without a reactor: by a thread, until it is closed, and again on the same port."""
+
+    def __init__(self, *keys: dict[str, Any]) -> None:
+        self.keys = list(keys)
+        self.asked = 0
+        self.port = 0
+        self._server: ThreadingHTTPServer | None = None
+        self.open()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/jwks"
+
+    def open(self) -> None:
+        served = self
+
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                served.asked += 1
+                body = json.dumps({"keys": served.keys}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *words: Any) -> None:
+                """Nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Answer)
+        self.port = self._server.server_port
+        Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
