@@ -19,7 +19,7 @@ REGRESS_COMMANDS := /usr/lib/openssh/regress/run-tests:openssh-tests ssh:openssh
 BENCH_COMMANDS := ssh:openssh-client /usr/sbin/sshd:openssh-server /usr/lib/openssh/sftp-server:openssh-sftp-server \
 	websocketd:websocketd
 
-.PHONY: demo test regress lint prove bench bench-quick clean-root proto wheel clean
+.PHONY: demo test newer regress lint prove bench bench-quick clean-root proto wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(BIN)/.demo
@@ -45,6 +45,12 @@ bench: $(BIN)/.dev
 bench-quick: $(BIN)/.dev
 	sh tests/needs $(BENCH_COMMANDS)
 	$(BIN)/python -m bench --quick $(BENCH)
+
+# What is soonest tried, on the newest Python that this machine has besides.
+newer: NEWER = $(shell tests/newer $(PYTHON))
+newer:
+	@[ -n "$(NEWER)" ] || echo "No newer Python on this machine"
+	@[ -z "$(NEWER)" ] || $(MAKE) --no-print-directory test PYTHON=$(NEWER) VENV=$(VENV)-newer TESTS="tests/gateway tests/guest tests/cli tests/whole/test_twistd.py"
 
 # The whole of README's first command in a new Debian of its own.
 clean-root:
