@@ -10,7 +10,7 @@ TEST_COMMANDS := ssh:openssh-client /usr/lib/openssh/sftp-server:openssh-sftp-se
     /usr/sbin/sshd:openssh-server dbclient:dropbear-bin plink:putty-tools psftp:putty-tools puttygen:putty-tools rsync:rsync \
     git:git lftp:lftp sshfs:sshfs tmux:tmux vim:vim nc:netcat-openbsd curl:curl zsh:zsh fish:fish rclone:rclone setfacl:acl \
     objcopy:binutils /bin/busybox:busybox-static ld-musl-config:musl shellcheck:shellcheck cpio:cpio zstd:zstd lz4:lz4 chromium:chromium \
-    chromedriver:chromium-driver /usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf:fonts-dejavu-core promtool:prometheus libpython
+    chromedriver:chromium-driver /usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf:fonts-dejavu-core promtool:prometheus strace:strace systemd-analyze:systemd libpython
 # OpenSSH's own tests, and what they call.
 REGRESS_COMMANDS := /usr/lib/openssh/regress/run-tests:openssh-tests ssh:openssh-client plink:putty-tools \
 	telnet:telnet unshare:util-linux

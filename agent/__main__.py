@@ -13,6 +13,7 @@ import threading
 from typing import NoReturn
 
 from agent import VERSION, launcher, log
+from agent.notify import Manager
 from agent.root import Root, RootError, leave_init
 
 
@@ -51,6 +52,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     arguments = _arguments(argv)
     _fill_standard_descriptors()
     log.begin()
+    manager = Manager(os.environ)
     launcher.rename(b"vmgate-agent")
     assert threading.active_count() == 1
     try:
@@ -69,7 +71,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
     from agent.vsock import Listen, ListenError  # noqa: PLC0415
 
     try:
-        code = asyncio.run(serve(Listen.parse(arguments.listen, frozenset(arguments.allow_cid)), line, root))
+        where = Listen.parse(arguments.listen, frozenset(arguments.allow_cid))
+        code = asyncio.run(serve(where, line, root, manager))
     except ListenError as error:
         sys.stderr.write(f"vmgate-agent: {error}\n")
         code = 1

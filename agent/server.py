@@ -23,6 +23,7 @@ from agent.copying import Copies, Died
 from agent.execution import REVISION, Execution
 from agent.forward import Forwards
 from agent.line import LauncherLost, Line
+from agent.notify import Manager
 from agent.order import Broken
 from agent.root import Root
 from agent.vsock import Listen, listen
@@ -132,8 +133,9 @@ async def _answer(context: Context, work: Awaitable[T]) -> T:
     raise AssertionError("abort returned")
 
 
-async def serve(where: Listen, launcher: socket.socket, root: Root) -> int:
-    """Serve until SIGTERM or SIGINT (0), or until the launcher is gone (1). Raises ListenError."""
+async def serve(where: Listen, launcher: socket.socket, root: Root, manager: Manager) -> int:
+    """Serve until SIGTERM or SIGINT (0), or until the launcher is gone (1). Raises ListenError. `manager` is told
+    when the host can come in, and when no more."""
     line = Line(launcher, root)
     server = aio.server(options=OPTIONS)
     guest_pb2_grpc.add_GuestServiceServicer_to_server(GuestService(line), server)  # type: ignore[no-untyped-call]
@@ -147,9 +149,10 @@ async def serve(where: Listen, launcher: socket.socket, root: Root) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
-        async with listen(where, server):
+        async with listen(where, server, manager.ready):
             line.broken.add_done_callback(lambda _: stop.set())
             await stop.wait()
+            manager.stopping()
             lost = line.broken.done()
             if lost:
                 _log.critical("The launcher is gone, and with it every session; exiting")

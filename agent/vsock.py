@@ -18,7 +18,7 @@ import socket
 import stat
 import tempfile
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -63,13 +63,15 @@ class Listen:
 
 
 @contextlib.asynccontextmanager
-async def listen(where: Listen, server: aio.Server) -> AsyncIterator[None]:
-    """Start the server and let clients in, until the context ends. Raises ListenError."""
+async def listen(where: Listen, server: aio.Server, opened: Callable[[], None]) -> AsyncIterator[None]:
+    """Start the server and let clients in, until the context ends; `opened` is called once they can come, which
+    is later where there is no vsock yet. Raises ListenError."""
     if where.unix_path is not None:
         claim(where.unix_path)
         await _start(server, where.unix_path)
         os.chmod(where.unix_path, 0o600)
         _log.info("Listening on unix:%s", where.unix_path)
+        opened()
         try:
             yield
         finally:
@@ -84,7 +86,7 @@ async def listen(where: Listen, server: aio.Server) -> AsyncIterator[None]:
         bridge = Bridge(path, where.allowed_cids)
         if listener is not None:
             _log.info("Listening on fd:%d", where.fd)
-        accepting = asyncio.create_task(_accept(bridge, listener, where.vsock_port or 0))
+        accepting = asyncio.create_task(_accept(bridge, listener, where.vsock_port or 0, opened))
         try:
             yield
         finally:
@@ -148,10 +150,11 @@ def inherited(fd: int) -> socket.socket:
     return listener
 
 
-async def _accept(bridge: Bridge, listener: socket.socket | None, port: int) -> None:
+async def _accept(bridge: Bridge, listener: socket.socket | None, port: int, opened: Callable[[], None]) -> None:
     if listener is None:
         listener = await _vsock(port)
     listener.setblocking(False)
+    opened()
     with listener:
         while True:
             try:

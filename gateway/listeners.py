@@ -9,6 +9,7 @@ import grp
 import os
 from typing import Any
 
+from twisted.internet import unix
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
@@ -33,16 +34,25 @@ class Listeners:
         """Listen by each of these endpoint strings. Raises CannotListen."""
         for description in descriptions:
             try:
-                # Endpoints that listen on this machine answer at once; only then can twistd's
-                # start fail as a whole.
-                listening = serverFromString(self._reactor, description).listen(factory)
-                port: IListeningPort = listening.result if listening.called else None  # type: ignore[assignment]
-                listening.addErrback(lambda _: None)
-                if not hasattr(port, "stopListening"):
-                    raise ValueError(getattr(port, "getErrorMessage", lambda: "it does not answer at once")())
+                port = self._listen(description, factory)
+            except LookupError:  # Twisted's own words for a socket that was not handed over (sd_listen_fds(3))
+                why = "systemd handed over no such socket; its unit must run, and be named by Sockets="
+                raise CannotListen(f"cannot listen for {front} on {description!r}: {why}") from None
             except Exception as error:
                 raise CannotListen(f"cannot listen for {front} on {description!r}: {error}") from None
             self._ports.setdefault(front, []).append(port)
+
+    def _listen(self, description: str, factory: IProtocolFactory) -> IListeningPort:
+        """Endpoints that listen on this machine answer at once; only then can twistd's start fail as a whole."""
+        listening = serverFromString(self._reactor, description).listen(factory)
+        port: Any = listening.result if listening.called else None
+        listening.addErrback(lambda _: None)
+        if not hasattr(port, "stopListening"):
+            raise ValueError(getattr(port, "getErrorMessage", lambda: "it does not answer at once")())
+        if isinstance(port, unix.Port) and "systemd:" in description:
+            port._bindPath = "\0"  # Twisted removes the path of every port that it stops; this one is systemd's
+        found: IListeningPort = port
+        return found
 
     def open_for_admins(self, config: AdminConfig, factory: IProtocolFactory) -> None:
         """Only its owner reaches the socket, or its group too. Raises CannotListen."""
@@ -76,4 +86,4 @@ def address(port: IListeningPort) -> str:
     host = port.getHost()
     if isinstance(host, IPv4Address | IPv6Address):
         return f"{host.host}:{host.port}"
-    return f"unix:{getattr(host, 'name', host)}"
+    return f"unix:{os.fsdecode(getattr(host, 'name', None) or b'')}"

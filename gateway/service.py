@@ -26,16 +26,19 @@ from gateway.drain import Drain
 from gateway.entry import Entry
 from gateway.errors import ConfigError
 from gateway.events import Event, Events, Reloaded
-from gateway.fronts import Fronts
+from gateway.fronts import END, WORD, Fronts
 from gateway.instances.sources import Sources
 from gateway.listeners import CannotListen, Listeners
 from gateway.log import Log, Story
 from gateway.measures import Measured
 from gateway.metrics import Hypeman, Lag, Metrics
+from gateway.notify import Manager
 from gateway.room import Room
-from gateway.threads import thread, written
+from gateway.threads import FLUSH, thread, written
 from gateway.traces import Traces
 from gateway.web.metrics import metrics_site
+
+CLOSING = END + WORD + 4 * FLUSH  # seconds that the end takes at most once all is drained
 
 
 class Gateway(Service):
@@ -44,8 +47,10 @@ class Gateway(Service):
     name = "vmgate"
     _log = Logger()
 
-    def __init__(self, config: Config, load: Callable[[], Config], reactor: Any) -> None:
-        """`load` gives the configuration as it is now, or raises ConfigError; so does this."""
+    def __init__(self, config: Config, load: Callable[[], Config], reactor: Any, manager: Manager) -> None:
+        """`load` gives the configuration as it is now, or raises ConfigError; so does this. `manager` started
+        this process."""
+        self._manager = manager
         self._config = config
         self._load = load
         self._reactor = reactor
@@ -145,6 +150,7 @@ class Gateway(Service):
             told = {"pid": os.getpid(), **self._listeners.addresses()}
             write_whole(self._config.ready_file, json.dumps(told) + "\n")
         self._instances.start()
+        self._manager.ready(self._reactor, "Taking clients")
         self._log.info("Ready: {count} instances", count=len(self._instances.listing()))
 
     async def _stop(self, drain: Drain) -> None:
@@ -159,6 +165,7 @@ class Gateway(Service):
         await written(self._reactor, self._audit.flush())
         self._audit.close()
         await self._listeners.close()
+        self._manager.close()
 
     def stopService(self) -> Deferred[None]:
         """Close the listeners, let the sessions live for as long as they may, end the rest with a word, and
@@ -166,11 +173,18 @@ class Gateway(Service):
         super().stopService()
         count, seconds = self._fronts.gate.live, self._config.sessions.drain
         self._log.info("Draining: {count} sessions run, for {seconds:g} s at most", count=count, seconds=seconds)
+        self._manager.stopping(seconds + CLOSING, f"Draining, for {seconds:g} s at most")
         drain = self._drain = self._fronts.drain(seconds)
         return Deferred.fromCoroutine(self._stop(drain))
 
     def reload(self) -> bool:
         """Apply the file anew, whole or not at all: instances, keys and secrets. Listeners stay."""
+        self._manager.reloading()
+        taken = self._reload()
+        self._manager.reloaded("Taking clients" if taken else "The last reload was refused; the log says why")
+        return taken
+
+    def _reload(self) -> bool:
         self._audit.reopen()
         try:
             config = self._load()

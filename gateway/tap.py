@@ -1,11 +1,12 @@
 """The entry: options and file to configuration to the service.
 
-The only reader of argv and of the configuration's files. Refuses to start, with sentences and exit code 1,
+The only reader of argv, environment and the configuration's files. Refuses to start, with sentences and exit code 1,
 under another reactor than asyncio's, as a daemon, and with a configuration that is wrong.
 """
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +17,7 @@ from twisted.python import usage
 
 from gateway.config import Config, parse
 from gateway.errors import ConfigError
+from gateway.notify import Manager
 from gateway.service import Gateway
 
 HOW = "twistd --reactor=asyncio -n vmgate --config FILE"
@@ -49,6 +51,6 @@ def makeService(options: Options) -> IService:
         raise SystemExit(f"vmgate: the asyncio loop does not survive twistd's fork. Start it with -n: {HOW}")
     file = Path(options["config"])
     try:
-        return Gateway(load(file), partial(load, file), reactor)
+        return Gateway(load(file), partial(load, file), reactor, Manager.of(os.environ))
     except ConfigError as error:
         raise SystemExit("\n".join(["vmgate: the configuration cannot be used:", *error.problems])) from None

@@ -125,7 +125,9 @@ class Transport(KeyExchange):
         if isinstance(self.socket.getPeer(), IPv4Address | IPv6Address):  # a unix socket delays nothing
             self.socket.setTcpNoDelay(True)
             self.socket.setTcpKeepAlive(True)
-            self._quick_reads = QUICK_READS if QUICK_ACK is not None else 0
+            # Over TLS there is no socket to be had.
+            plain = isinstance(self.socket.getHandle(), socket.socket)
+            self._quick_reads = QUICK_READS if plain and QUICK_ACK is not None else 0
         self.socket.registerProducer(self, True)
         self._grace = self._clock.callLater(self._terms.grace, self._too_late)
         # Who comes through a proxy is known behind the line that the proxy sends first, and that may come late.

@@ -21,6 +21,7 @@ from proto import guest_pb2 as pb
 from tests.support.agent import SECONDS, Client, RealAgent
 from tests.support.counts import count
 from tests.support.processes import memory, until
+from tests.support.systemd import Manager
 
 
 def refusal(listen: str) -> str:
@@ -310,3 +311,34 @@ def test_a_connection_that_comes_as_its_wait_is_cancelled_is_no_error() -> None:
 
     with ThreadPoolExecutor(1) as thread:  # this one has the reactor's loop
         assert thread.submit(lambda: asyncio.run(cancel_as_it_comes())).result(SECONDS) == []
+
+
+def test_systemd_is_told_when_the_host_can_come_in_and_that_the_loop_runs(tmp_path: Path) -> None:
+    with Manager(tmp_path) as manager:
+        env = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "200000"}
+        with RealAgent(env=env) as agent:
+            assert manager.told() == {"READY": "1"}
+            for _ in range(3):
+                assert manager.told() == {"WATCHDOG": "1"}
+            with agent.connect() as client:
+                # What systemd said is for the agent alone.
+                assert client.shell("echo $NOTIFY_SOCKET$WATCHDOG_USEC.").result[0] == b".\n"
+            agent.stop()
+            manager.told_of("STOPPING")
+
+
+def test_while_the_agent_cannot_listen_it_is_not_ready(tmp_path: Path) -> None:
+    """Somebody else has its port; or the machine has no vsock at all."""
+    with Manager(tmp_path) as manager, socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as other:
+        try:
+            other.bind((socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY))
+            port = other.getsockname()[1]
+        except OSError:
+            port = 0
+        with RealAgent(f"vsock:{port or 2222}", env={"NOTIFY_SOCKET": manager.address}) as agent:
+            until(lambda: "Cannot listen on vsock" in agent.log, what="it tries")
+            with pytest.raises(TimeoutError):
+                manager.told(1)
+            other.close()
+            if port:
+                assert manager.told() == {"READY": "1"}

@@ -7,16 +7,51 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jwt
 
 from tests.support.processes import until
+from tests.support.systemd import started
 from tests.whole.conftest import Demo
 from tests.whole.test_twistd import TWISTD
 
 SECRET = "t" * 40
+
+
+LISTEN = ("tcp:0:interface=127.0.0.1",)
+START = (TWISTD, "--reactor=asyncio", "-n", "--pidfile=", "vmgate", "--config")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+def prepare(
+    state: Path,
+    instances: Mapping[str, str],
+    ssh: str = "wait_for_agent = 0",
+    metrics: str = "",
+    drain: float = 1,
+    listen: Mapping[str, Sequence[str]] | None = None,
+    sources: str = "",
+) -> list[str]:
+    """Keys and a configuration in this directory; gives the command that starts the gateway there. Each instance
+    by its name, with its lines of the configuration; more lines for [ssh] and [metrics]; endpoints for a front; and
+    tables of sources."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(state / "identity")], check=True)
+    (state / "authorized_keys").write_text(f'instances="*" {(state / "identity.pub").read_text()}')
+    (state / "secret").touch(mode=0o600)
+    (state / "secret").write_text(SECRET)
+    ends = {front: json.dumps([*(listen or {}).get(front, LISTEN)]) for front in ("ssh", "http", "metrics")}
+    text = (
+        f'ready_file = "ready.json"\n[ssh]\nlisten = {ends["ssh"]}\n{ssh}\n'
+        f'[http]\nlisten = {ends["http"]}\ntoken_secret_files = "secret"\n'
+        f"[metrics]\nlisten = {ends['metrics']}\n{metrics}\n"
+        f'[audit]\nfile = "audit.log"\n[sessions]\ndrain = {drain}\n'
+    )
+    for name, lines in instances.items():
+        text += f'[[instances]]\nid = "i-{name}"\nname = "{name}"\n{lines}\n'
+    (state / "vmgate.toml").write_text(text + sources)
+    return [*START, str(state / "vmgate.toml")]
 
 
 @contextlib.contextmanager
@@ -26,32 +61,19 @@ def gateway(
     ssh: str = "wait_for_agent = 0",
     metrics: str = "",
     drain: float = 1,
+    listen: Mapping[str, Sequence[str]] | None = None,
+    fds: Mapping[str, int] | None = None,
     sources: str = "",
 ) -> Iterator[Demo]:
-    """Each instance by its name, with its lines of the configuration; more lines for [ssh] and [metrics], and tables
-    of sources.
-    Its log has no traceback when it ended, which it does with code 0."""
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(state / "identity")], check=True)
-    (state / "authorized_keys").write_text(f'instances="*" {(state / "identity.pub").read_text()}')
-    (state / "secret").write_text(SECRET)
-    text = (
-        f'ready_file = "ready.json"\n[ssh]\nlisten = "tcp:0:interface=127.0.0.1"\n{ssh}\n'
-        '[http]\nlisten = "tcp:0:interface=127.0.0.1"\ntoken_secret_files = "secret"\n'
-        f'[metrics]\nlisten = "tcp:0:interface=127.0.0.1"\n{metrics}\n'
-        f'[audit]\nfile = "audit.log"\n[sessions]\ndrain = {drain}\n'
-    )
-    for name, lines in instances.items():
-        text += f'[[instances]]\nid = "i-{name}"\nname = "{name}"\n{lines}\n'
-    (state / "vmgate.toml").write_text(text + sources)
+    """What `prepare` makes, started; `fds` are sockets by the names that systemd would give them. Its log has no
+    traceback when it ended, which it does with code 0."""
+    command = prepare(state, instances, ssh, metrics, drain, listen, sources)
     with (state / "gateway.log").open("wb") as log:
-        process = subprocess.Popen(
-            [TWISTD, "--reactor=asyncio", "-n", "--pidfile=", "vmgate", "--config", str(state / "vmgate.toml")],
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-            stdout=log, stderr=log, cwd=state,
-        )  # fmt: skip
+        process = started(command, log, ENVIRONMENT, state, fds or {})
         try:
-            until((state / "ready.json").exists, 60, "the gateway listens")
-            yield _told(state, instances)
+            until(lambda: (state / "ready.json").exists() or process.poll() is not None, 60, "the gateway listens")
+            assert process.poll() is None, (state / "gateway.log").read_text()
+            yield told(state, instances)
             process.send_signal(signal.SIGTERM)
             assert process.wait(100) == 0
             said = (state / "gateway.log").read_text()
@@ -61,9 +83,10 @@ def gateway(
             process.wait()
 
 
-def _told(state: Path, names: Iterable[str]) -> Demo:
-    told = json.loads((state / "ready.json").read_text())
-    host, port = told["ssh"][0].split(":")
+def told(state: Path, names: Iterable[str]) -> Demo:
+    """A gateway that is ready, as its users find it."""
+    about = json.loads((state / "ready.json").read_text())
+    host, port = about["ssh"][0].split(":")
     (state / "known_hosts").write_text(f"[{host}]:{port} {(state / 'ssh_host_ed25519_key.pub').read_text()}")
     users = "".join(f"Host {name}\nUser {name}\n" for name in names)
     (state / "ssh_config").write_text(
@@ -71,15 +94,15 @@ def _told(state: Path, names: Iterable[str]) -> Demo:
         "IdentitiesOnly yes\nIdentityAgent none\n"
         f"UserKnownHostsFile {state}/known_hosts\nGlobalKnownHostsFile /dev/null\nStrictHostKeyChecking yes\n"
     )
-    about = {
+    found = {
         "ssh_host": host,
         "ssh_port": int(port),
-        "http_url": "http://" + told["http"][0],
-        "metrics_url": f"http://{told['metrics'][0]}/metrics",
+        "http_url": "http://" + about["http"][0],
+        "metrics_url": f"http://{about['metrics'][0]}/metrics",
         "identity_file": str(state / "identity"),
         "known_hosts_file": str(state / "known_hosts"),
         "token": jwt.encode({"sub": "t"}, SECRET, algorithm="HS256"),
-        "pid": told["pid"],
+        "pid": about["pid"],
         "guests": "process",
     }
-    return Demo(about, state)
+    return Demo(found, state)

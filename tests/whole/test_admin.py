@@ -19,6 +19,7 @@ from tests.support.agent import RealAgent
 from tests.support.processes import until
 from tests.whole.conftest import Demo
 from tests.whole.house import gateway
+from tests.whole.test_drain import gone
 
 ADMIN = 'wait_for_agent = 0\n[admin]\nsocket = "admin.sock"\n[log]\nformat = "json"\n'
 
@@ -142,6 +143,7 @@ def test_drain_lets_sessions_live_until_it_is_said_twice(tmp_path: Path) -> None
         assert vmgate(house, "drain").returncode == 0
         assert b"The gateway is shutting down" in last_words(mine)
         assert mine.wait(60) == 255
+        until(lambda: gone(house), 60, "it stops")
     (end,) = house.audited(lambda line: line["event"] == "session.end", "its end")
     assert "shutting down" in end["reason"]
 
