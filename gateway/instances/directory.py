@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gateway.config.sources import DirectorySource
-from gateway.instances.aside import aside
 from gateway.instances.found import Found, SourceError
 from gateway.instances.notices import Notices
 from gateway.model import ID, Instance, MuxerAddress
+from gateway.threads import aside
 
 MAX_ENTRIES = 100_000  # of a directory, whatever they are
 

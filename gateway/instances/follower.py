@@ -71,7 +71,8 @@ class Follower:
 
     def inherit(self, other: Follower) -> None:
         """Go on with the list of another that looked at the same place."""
-        self.instances, self.answered, self.listed = other.instances, other.answered, other.listed
+        self.instances, self.answered = other.instances, other.answered
+        self.listed, self.problem = other.listed, other.problem
 
     def nudge(self) -> None:
         """Something changed: look soon. However often it is called, the looks have their rest."""
@@ -79,7 +80,12 @@ class Follower:
             return
         self._wanted = True
         if not self._looking:
-            self._schedule(max(SOON, REST * self._took))
+            self._schedule(self._rest)
+
+    @property
+    def _rest(self) -> float:
+        """Seconds until the look that somebody wants."""
+        return min(self.config.refresh, max(SOON, REST * self._took))
 
     def _schedule(self, seconds: float) -> None:
         if self._next is not None and self._next.active():
@@ -98,8 +104,11 @@ class Follower:
     def _listed(self, found: Found) -> None:
         if self._closed:
             return
-        if self.problem and self.answered:
-            self._log.info("{source} answers again", source=self.config)
+        if self.problem:
+            said = "answers again" if self.answered else "answers"
+            self._log.info(
+                "{source} {said}: {count} instances", source=self.config, said=said, count=len(found.instances)
+            )
         if found.instances != self.instances:  # else it stays the same object: nothing is to be merged
             self.instances = found.instances
         self.answered, self.problem = True, ""
@@ -144,7 +153,7 @@ class Follower:
             return
         self._took = max(0.0, self._clock.seconds() - began)
         if self._wanted:
-            self._schedule(max(SOON, REST * self._took))
+            self._schedule(self._rest)
         else:
             self._schedule(min(AGAIN, self.config.refresh) if self.problem else self.config.refresh)
         self._changed()

@@ -29,9 +29,9 @@ from twisted.web.iweb import IResponse
 
 from gateway.config.sources import HTTPSource
 from gateway.errors import ConfigError
-from gateway.instances.aside import aside
 from gateway.instances.found import Found, SourceError
 from gateway.model import Address, CidAddress, Instance, MuxerAddress
+from gateway.threads import aside
 
 MAX_BYTES = 16 << 20  # of a list: 10,000 instances with many labels
 BEGIN, END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway.config.sources import HypemanSource
-from gateway.instances.aside import aside
 from gateway.instances.directory import entries, existing, kind_of
 from gateway.instances.found import Found
 from gateway.instances.notices import Notices
 from gateway.model import ID, Address, CidAddress, Instance, MuxerAddress
+from gateway.threads import aside
 
 MAX_BYTES = 1 << 20  # of a metadata.json
 BY_CID = ("qemu", "qemu-microvm")  # the others have a socket

@@ -16,9 +16,9 @@ from xml.etree import ElementTree
 
 from gateway.config.sources import LibvirtSource
 from gateway.errors import ConfigError
-from gateway.instances.aside import aside
 from gateway.instances.found import UNKNOWN, Found, SourceError
 from gateway.model import CidAddress, Instance
+from gateway.threads import aside
 
 MAX_XML = 1 << 20  # characters of one domain
 NOBODY = CidAddress(0)  # of a domain that is off: it gets its CID when it starts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -217,3 +218,25 @@ def test_a_session_ends_when_its_credential_expires(house: House) -> None:
 def visitor(until: float | None) -> Visitor:
     principal = Principal("anna", "token", frozenset({"*"}), until=until)
     return Visitor(principal, Via.WEB, "192.0.2.1:7")
+
+
+def test_an_instance_whose_labels_change_is_left_by_whom_they_let_in(house: House) -> None:
+    def label(number: int, env: str) -> None:
+        house.world.instances[number] = replace(house.world.instances[number], labels={"env": env})
+
+    label(0, "lab")
+    label(1, "lab")
+    house.gate.reload(anyone(labels={"env": "lab"}))
+    house.exec(where="alpha")
+    house.exec(where="beta")
+    house.gate.listed()
+    assert (house.gate.live, house.of(Evicted)) == (2, [])
+    label(0, "prod")
+    house.gate.listed()
+    house.clock.advance(0)
+    assert [event.instance for event in house.of(Evicted)] == ["i-alpha"]
+    assert house.gate.live == 1
+    del house.world.instances[1]  # its sessions are ended by their guest
+    house.gate.listed()
+    assert house.gate.live == 1
+    house.gate.close()
