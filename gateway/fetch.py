@@ -42,18 +42,22 @@ class BadAnswer(Exception):
 class Fetcher:
     """Asks http and https URLs; a server's certificate is held against the system's, or against `ca`."""
 
-    def __init__(self, reactor: Any, max_size: int, ca: bytes = b"") -> None:
-        """`max_size` bytes a document; `ca` is PEM. Raises ValueError for one that cannot be read."""
+    def __init__(self, reactor: Any, max_size: int, ca: bytes = b"", seconds: float = ANSWER_TIME) -> None:
+        """`max_size` bytes and so many seconds a document; `ca` is PEM. Raises ValueError for one that cannot be
+        read."""
         self._reactor = reactor
-        self._agent = Agent.usingEndpointFactory(reactor, _Endpoints(reactor, max_size + MAX_HEAD, ca))
+        self._seconds = seconds
+        self._agent = Agent.usingEndpointFactory(reactor, _Endpoints(reactor, max_size + MAX_HEAD, ca, seconds))
 
-    def get(self, url: str, accept: str) -> Deferred[bytes]:
-        """The document. Fails with BadAnswer; cancelling it hangs up."""
-        asked = Deferred.fromCoroutine(self._get(url, accept))
-        return asked.addTimeout(ANSWER_TIME, self._reactor).addErrback(_told)
+    def get(self, url: str, accept: str, token: str = "") -> Deferred[bytes]:
+        """The document; `token` is shown as a bearer's. Fails with BadAnswer; cancelling it hangs up."""
+        asked = Deferred.fromCoroutine(self._get(url, accept, token))
+        return asked.addTimeout(self._seconds, self._reactor).addErrback(self._told)
 
-    async def _get(self, url: str, accept: str) -> bytes:
+    async def _get(self, url: str, accept: str, token: str) -> bytes:
         headers = Headers({"Accept": [accept], "User-Agent": ["vmgate"]})
+        if token:
+            headers.addRawHeader("Authorization", f"Bearer {token}")
         response = await self._agent.request(b"GET", url.encode(), headers)
         body = _Body()
         response.deliverBody(body)
@@ -62,22 +66,21 @@ class Fetcher:
             raise BadAnswer(f"status {response.code}")
         return text
 
-
-def _told(why: Failure) -> Failure:
-    """What went wrong on the way, in words for the operator."""
-    error = why.value
-    if isinstance(error, ResponseFailed | ResponseNeverReceived):
-        error = error.reasons[0].value
-    match error:
-        case BadAnswer() | CancelledError():
-            return why
-        case Late():
-            text = f"no answer within {ANSWER_TIME:g} s"
-        case ConnectError() | DNSLookupError() | OSError():
-            text = f"it cannot be reached: {error}"
-        case _:
-            text = f"no answer: {str(error) or type(error).__name__}"
-    return Failure(BadAnswer(text[:MAX_REASON]))
+    def _told(self, why: Failure) -> Failure:
+        """What went wrong on the way, in words for the operator."""
+        error = why.value
+        if isinstance(error, ResponseFailed | ResponseNeverReceived):
+            error = error.reasons[0].value
+        match error:
+            case BadAnswer() | CancelledError():
+                return why
+            case Late():
+                text = f"no answer within {self._seconds:g} s"
+            case ConnectError() | DNSLookupError() | OSError():
+                text = f"it cannot be reached: {error}"
+            case _:
+                text = f"no answer: {str(error) or type(error).__name__}"
+        return Failure(BadAnswer(text[:MAX_REASON]))
 
 
 class _Body(Protocol):
@@ -103,9 +106,10 @@ class _Body(Protocol):
 class _Endpoints:
     """Makes the connections of an agent: what comes by one is bounded, below HTTP and above TLS."""
 
-    def __init__(self, reactor: Any, most: int, ca: bytes) -> None:
+    def __init__(self, reactor: Any, most: int, ca: bytes, seconds: float) -> None:
         self._reactor = reactor
         self._most = most
+        self._seconds = seconds
         found = load_pem_x509_certificates(ca) if ca else []
         roots = [Certificate.loadPEM(one.public_bytes(Encoding.PEM)) for one in found]
         self._policy = BrowserLikePolicyForHTTPS(trustRootFromCertificates(roots) if roots else None)
@@ -114,20 +118,21 @@ class _Endpoints:
         endpoint: IStreamClientEndpoint = HostnameEndpoint(self._reactor, uri.host, uri.port, CONNECT_TIME)
         if uri.scheme == b"https":
             endpoint = wrapClientTLS(self._policy.creatorForNetloc(uri.host, uri.port), endpoint)
-        return _Bounded(endpoint, self._most, self._reactor)
+        return _Bounded(endpoint, self._most, self._seconds, self._reactor)
 
 
 @implementer(IStreamClientEndpoint)
 class _Bounded:
     """An endpoint whose connections end when more comes than may."""
 
-    def __init__(self, endpoint: IStreamClientEndpoint, most: int, clock: IReactorTime) -> None:
+    def __init__(self, endpoint: IStreamClientEndpoint, most: int, seconds: float, clock: IReactorTime) -> None:
         self._endpoint = endpoint
         self._most = most
+        self._seconds = seconds
         self._clock = clock
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
-        connected: Deferred[Any] = self._endpoint.connect(_Counting(factory, self._most, self._clock))
+        connected: Deferred[Any] = self._endpoint.connect(_Counting(factory, self._most, self._seconds, self._clock))
         return connected.addCallback(lambda counting: counting.wrappedProtocol)
 
 
@@ -139,7 +144,7 @@ class _Counted(ProtocolWrapper):
     _late: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
-        self._late = self.factory.clock.callLater(ANSWER_TIME, self._too_late)
+        self._late = self.factory.clock.callLater(self.factory.seconds, self._too_late)
         super().connectionMade()
 
     def _too_late(self) -> None:
@@ -164,7 +169,8 @@ class _Counting(WrappingFactory):
     protocol = _Counted
     noisy = False
 
-    def __init__(self, wrapped: IProtocolFactory, most: int, clock: IReactorTime) -> None:
+    def __init__(self, wrapped: IProtocolFactory, most: int, seconds: float, clock: IReactorTime) -> None:
         super().__init__(wrapped)
         self.most = most
+        self.seconds = seconds
         self.clock = clock

@@ -78,7 +78,7 @@ def entry(number: int, **fields: Any) -> dict[str, Any]:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_list_is_taken_with_a_token_over_one_connection(house: House, service: Service) -> None:
+async def test_a_list_is_taken_with_a_token(house: House, service: Service) -> None:
     service.lists(entry(1, tags={"env": "prod"}, image="debian", created_at="2026-11-02T15:04:05Z"), entry(2))
     house.follow(service.source('labels = { rack = "7" }'))
     await house.until_ids("i1", "i2")
@@ -89,7 +89,6 @@ async def test_a_list_is_taken_with_a_token_over_one_connection(house: House, se
     service.lists(entry(2, state="Paused"))
     await house.until_ids("i2")
     assert set(service.asked) == {(b"/instances", "Bearer t0ken")}
-    assert len(service.connections) == 1
 
 
 @pytest_twisted.ensureDeferred
@@ -147,11 +146,11 @@ BAD: dict[str, tuple[Answer, str]] = {
     "binary": (lambda _: bytes(range(256)), "its answer is no JSON"),
     "deep": (lambda _: b"[" * 1_000_000, "its answer is no JSON"),
     "an object": (lambda _: b'{"instances": []}', "its answer is no JSON array"),
-    "401": (wrong(401), "it answers with status 401"),
-    "500": (wrong(500, b"x" * (1 << 20)), "it answers with status 500"),
-    "redirected": (wrong(302, b"", location="http://127.0.0.1:1/"), "it answers with status 302"),
-    "broken off": (broken, "it broke off"),
-    "too long": (endless, "more than 16777216 bytes"),
+    "401": (wrong(401), "status 401"),
+    "500": (wrong(500, b"x" * (1 << 20)), "status 500"),
+    "redirected": (wrong(302, b"", location="http://127.0.0.1:1/"), "status 302"),
+    "broken off": (broken, "no answer: "),
+    "too long": (endless, "no answer: "),
     "too slow": (dribble, "no answer within 1 s"),
     "silent": (lambda _: NOT_DONE_YET, "no answer within 1 s"),
 }
@@ -198,7 +197,7 @@ def _close(server: socket.socket) -> bool:
 
 def test_certificates_that_are_none_are_a_problem_of_the_configuration(reactor: Any) -> None:
     for pem in (b"nothing", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
-        with pytest.raises(ConfigError, match="no PEM certificate"):
+        with pytest.raises(ConfigError, match="no PEM certificate to trust"):
             House(reactor).follow(
                 *configured('[[sources]]\nkind = "http"\nurl = "https://x/"\nca = "ca"\n', files={"ca": pem})
             )
