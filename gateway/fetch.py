@@ -71,6 +71,8 @@ class Fetcher:
         error = why.value
         if isinstance(error, ResponseFailed | ResponseNeverReceived):
             error = error.reasons[0].value
+            if isinstance(error, CancelledError):  # Twisted's agent tells so that it was given up
+                error = Late()
         match error:
             case BadAnswer() | CancelledError():
                 return why
