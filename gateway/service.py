@@ -146,12 +146,16 @@ class Gateway(Service):
             signal.signal(number, lambda *_, act=act: self._reactor.callFromThread(act))
         if self._config.metrics:
             self._lag.start()
-        if self._config.ready_file:
-            told = {"pid": os.getpid(), **self._listeners.addresses()}
-            write_whole(self._config.ready_file, json.dumps(told) + "\n")
+        self._tell_ready()
         self._instances.start()
         self._manager.ready(self._reactor, "Taking clients")
         self._log.info("Ready: {count} instances", count=len(self._instances.listing()))
+
+    def _tell_ready(self) -> None:
+        """Anew after each reload too, so that who asked for one can see that it is done."""
+        if self._config.ready_file:
+            told = {"pid": os.getpid(), **self._listeners.addresses()}
+            write_whole(self._config.ready_file, json.dumps(told) + "\n")
 
     async def _stop(self, drain: Drain) -> None:
         if self._config.ready_file:
@@ -200,6 +204,7 @@ class Gateway(Service):
         self._entry.reload(config.entry)
         apply()
         self._events.emit(Reloaded(ok=True))
+        self._tell_ready()
         self._log.info("Reloaded: {count} instances", count=len(self._instances.listing()))
         return True
 

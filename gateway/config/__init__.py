@@ -102,7 +102,7 @@ class Config:
     sessions: SessionsConfig = SessionsConfig()
     instances: tuple[Instance, ...] = ()
     sources: tuple[Source, ...] = ()  # of more instances; the first that has an id or a name keeps it
-    ready_file: Path | None = None  # written, by rename, once every listener accepts
+    ready_file: Path | None = None  # written, by rename, once every listener accepts, and after each reload
 
 
 def parse(text: str, name: str, base: Path, read: Callable[[Path], bytes]) -> Config:

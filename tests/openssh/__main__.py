@@ -38,8 +38,8 @@ SSH_WRAPPER = """#!/bin/sh
 previous=
 for word; do
     if [ "$previous" = -Q ]; then
-        [ -e '{place}/offers/'"$word" ] || exec ssh -Q "$word"
-        ssh -Q "$word" | grep -Fx -f '{place}/offers/'"$word"
+        [ -e '{objects}/offers/'"$word" ] || exec ssh -Q "$word"
+        ssh -Q "$word" | grep -Fx -f '{objects}/offers/'"$word"
         exit
     fi
     previous=$word
@@ -70,7 +70,9 @@ done
 exec scp "$@"
 """
 KEYGEN_WRAPPER = """#!/bin/sh
-# ssh-keygen, which makes RSA keys of 3072 bits where 2048 are asked for: a host key must have as many.
+# ssh-keygen, which makes RSA keys of 3072 bits where 2048 are asked for: a host key must have as many; and
+# which asks the gateway's own code what a list revokes.
+[ "$1" != -Qf ] || PYTHONPATH='{tree}' exec '{python}' -m tests.openssh.revoked "$2" "$3"
 for word; do shift; [ "$word" != 2048 ] || word=3072; set -- "$@" "$word"; done
 exec ssh-keygen "$@"
 """
@@ -106,6 +108,10 @@ class Run:
         state = self._objects / "vmgate"
         shutil.copytree(self._place / "keys", self._objects)  # with their times: they need not be made again
         state.mkdir(mode=0o700)
+        (self._objects / "offers").mkdir()
+        for kind, names in offers().items():
+            kept = (f"{name}\n" for name in names if name not in self._script.without)
+            (self._objects / "offers" / kind).write_text("".join(kept))
         for name in TOOLS:
             (self._objects / name).symlink_to(SUITE / name)
         words = {
@@ -186,12 +192,10 @@ def write_command(file: Path, text: str) -> None:
 
 
 def prepare(place: Path) -> None:
-    """What all scripts share: a key of each kind, and the names of what is offered."""
+    """What all scripts share: a key of each kind, and ssh-keygen."""
     (place / "keys").mkdir()
-    (place / "offers").mkdir()
-    write_command(place / "keygen-shim", KEYGEN_WRAPPER)  # before the keys: a script makes anew what is older
-    for kind, names in offers().items():
-        (place / "offers" / kind).write_text("".join(f"{name}\n" for name in names))
+    # Before the keys: a script makes anew what is older.
+    write_command(place / "keygen-shim", KEYGEN_WRAPPER.format(tree=TREE, python=sys.executable))
     for kind in offers()["key-plain"]:
         subprocess.run(["ssh-keygen", "-q", "-N", "", "-t", kind, "-f", place / "keys" / kind], check=True)
 

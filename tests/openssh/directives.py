@@ -11,23 +11,27 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 # What changes nothing for a gateway in front of a guest, and what no script that runs depends on:
-# HostKeyAlgorithms and PubkeyAcceptedAlgorithms come with keys of that one kind only.
+# HostKeyAlgorithms comes with keys of that one kind only.
 MEANINGLESS = frozenset(
     {
-        "addressfamily", "hostkeyalgorithms", "listenaddress", "loglevel", "maxstartups", "pubkeyacceptedalgorithms",
+        "addressfamily", "hostkeyalgorithms", "listenaddress", "loglevel", "maxstartups", "protocol",
         "securitykeyprovider", "strictmodes", "subsystem", "usepam", "useprivilegeseparation",
     }
 )  # fmt: skip
-SEVERAL = frozenset({"hostkey", "acceptenv"})  # each line adds to those before it; of others the first counts
-KNOWN = MEANINGLESS | {
-    "acceptenv", "authorizedkeysfile", "banner", "ciphers", "forcecommand", "hostkey", "kexalgorithms",
-    "logingracetime", "macs", "pidfile", "port", "rekeylimit", "setenv",
+# Each line adds to those before it; of others the first counts.
+SEVERAL = frozenset({"acceptenv", "allowusers", "denyusers", "hostcertificate", "hostkey"})
+KNOWN = MEANINGLESS | SEVERAL | {
+    "allowtcpforwarding", "authenticationmethods", "authorizedkeysfile", "authorizedprincipalsfile", "banner",
+    "ciphers", "forcecommand", "kexalgorithms", "logingracetime", "macs", "permitlisten", "permitopen",
+    "permituserenvironment", "pidfile", "port", "pubkeyacceptedalgorithms", "rekeylimit", "revokedkeys", "setenv",
+    "trustedusercakeys",
 }  # fmt: skip
 
-SFTP = "internal-sftp"  # the one ForceCommand that can be met, by clients that ask for sftp and nothing else
+SFTP = "internal-sftp"
 
 SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 TIMES = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -39,15 +43,21 @@ class BadDirective(ValueError):
     """A line that cannot be used; the text says which."""
 
 
-def read(text: str, first: Iterable[str] = ()) -> dict[str, list[str]]:
+def read(text: str, first: Iterable[str] = (), user: str = "") -> dict[str, list[str]]:
     """Directive in lower case → its arguments. `first` are those of the command line, which count
-    before the file's. Raises BadDirective."""
-    found: dict[str, list[str]] = {}
+    before the file's. A gateway has no Match; the suite has one user, and what a block says of that one counts
+    over the rest, as sshd has it. Raises BadDirective."""
+    everybody: dict[str, list[str]] = {}
+    matched: dict[str, list[str]] = {}
+    found = everybody
     for line in (*first, *text.splitlines()):
         words = split(line)
         if not words:
             continue
         name = words[0].lower()
+        if name == "match":
+            found = matched if matches(words[1:], user) else {}
+            continue
         if name not in KNOWN:
             raise BadDirective(f"Bad configuration option: {words[0]}")
         if not words[1:]:
@@ -56,7 +66,20 @@ def read(text: str, first: Iterable[str] = ()) -> dict[str, list[str]]:
             found.setdefault(name, []).extend(words[1:])
         else:
             found.setdefault(name, words[1:])
+    found = {**everybody, **matched}
+    if found.get("authenticationmethods", ["publickey"]) != ["publickey"]:
+        raise BadDirective("AuthenticationMethods: one key is a login here")
     return found
+
+
+def matches(words: list[str], user: str) -> bool:
+    """Whether a block is about this user. Raises BadDirective for what else a Match may ask."""
+    match [word.lower() for word in words[:1]], words[1:]:
+        case ["all"], []:
+            return True
+        case ["user"], [names]:
+            return any(fnmatchcase(user, name) for name in names.split(","))
+    raise BadDirective(f"Match {' '.join(words)} is not understood")
 
 
 def split(line: str) -> list[str]:
@@ -104,17 +127,43 @@ def variables(words: Iterable[str]) -> dict[str, str]:
     return result
 
 
+def algorithms(pattern_list: str) -> list[str]:
+    """PubkeyAcceptedAlgorithms: those names of the gateway's that fit; + adds them to all."""
+    from gateway.config.ssh import PUBKEY_ACCEPTED  # noqa: PLC0415 (few connections need it)
+
+    patterns = pattern_list.split(",")
+    if pattern_list.startswith("+"):
+        return list(PUBKEY_ACCEPTED)
+    return [name for name in PUBKEY_ACCEPTED if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def ports(found: Mapping[str, list[str]], name: str) -> list[str] | None:
+    """PermitOpen and PermitListen."""
+    words = found.get(name, ["any"])
+    return {"any": None, "none": []}.get(words[0], words)
+
+
 def document(found: Mapping[str, list[str]], listen: str, keys: Path, agent: Path, user: str) -> str:
     """The gateway's configuration, one instance named as the user that the suite logs in as. Sessions'
     HOME is a directory without dotfiles: those of the machine have no say. Raises BadDirective."""
-    if found.get("forcecommand", [SFTP])[0].split()[0] != SFTP:
-        raise BadDirective("ForceCommand is not offered here")
     size, time = rekey_limit(found)
     banner = found.get("banner", [""])[0]
+    certified = "authorizedprincipalsfile" in found  # then the CA's lines are in authorized_keys
     ssh: dict[str, object] = {
         "listen": listen,
         "authorized_keys": str(keys),
         "host_keys": found.get("hostkey", []),
+        "host_certificates": found.get("hostcertificate", []),
+        "trusted_user_ca_keys": None if certified else found.get("trustedusercakeys", [None])[0],
+        "revoked_keys": found.get("revokedkeys", []),
+        "pubkey_accepted_algorithms": algorithms(found["pubkeyacceptedalgorithms"][0])
+        if "pubkeyacceptedalgorithms" in found
+        else None,
+        "permit_user_environment": ["*"] if found.get("permituserenvironment") == ["yes"] else [],
+        "force_command": command(found),
+        "allow_tcp_forwarding": found.get("allowtcpforwarding", ["yes"])[0],
+        "permit_open": ports(found, "permitopen"),
+        "permit_listen": ports(found, "permitlisten"),
         "accept_env": found.get("acceptenv", []),
         "login_grace": seconds(found.get("logingracetime", ["120"])[0]),
         "max_channels": 64,
@@ -127,9 +176,27 @@ def document(found: Mapping[str, list[str]], listen: str, keys: Path, agent: Pat
     }
     lines = ['ready_file = "ready.json"', "[ssh]", *_assignments(ssh), "[ssh.set_env]"]
     lines += _assignments({"HOME": str(agent.parent), **variables(found.get("setenv", []))})
-    lines += ["[sessions]", "drain = 1", "[[instances]]"]
+    lines += ["[sessions]", "drain = 1", *rules(found), "[[instances]]"]
     lines += _assignments({"id": "local", "name": user, "agent_socket": str(agent)})
     return "\n".join(lines) + "\n"
+
+
+def command(found: Mapping[str, list[str]]) -> str:
+    """ForceCommand: the agent's sftp takes no options."""
+    words = found.get("forcecommand", [""])
+    return SFTP if words[0] == SFTP else " ".join(words)
+
+
+def rules(found: Mapping[str, list[str]]) -> list[str]:
+    """DenyUsers and AllowUsers, which are instances here."""
+    lines: list[str] = []
+    if "denyusers" in found:
+        lines += ["[[policy.rules]]", *_assignments({"deny": ["*"], "instances": found["denyusers"]})]
+    if "allowusers" in found:
+        lines += ["[[policy.rules]]", *_assignments({"allow": ["*"], "instances": found["allowusers"]})]
+    elif lines:
+        lines += ["[[policy.rules]]", 'allow = ["*"]']
+    return lines
 
 
 def _assignments(table: Mapping[str, object]) -> list[str]:
@@ -137,13 +204,21 @@ def _assignments(table: Mapping[str, object]) -> list[str]:
     return [f"{name} = {json.dumps(value)}" for name, value in table.items() if value is not None]
 
 
-def authorize(text: str, user: str) -> str:
-    """authorized_keys with the option that lets each key enter the user's instance."""
+def authorize(text: str, user: str, principals: str = "", cas: str = "") -> str:
+    """authorized_keys with the option that lets each key enter the user's instance. An
+    AuthorizedPrincipalsFile (`[options] principal` a line) makes lines of the CAs that are trusted, in
+    authorized_keys' own words for it."""
     option = f'instances="{user}"'
     lines = []
-    for line in text.splitlines():
+    for line in map(str.strip, text.splitlines()):
         if re.match(r"(ssh|ecdsa|sk)-", line):
             lines.append(f"{option} {line}")
         elif line and not line.startswith("#"):
             lines.append(f"{option},{line}")
+    for line in map(str.strip, principals.splitlines()):
+        if not line or line.startswith("#"):
+            continue
+        options, _, principal = line.rpartition(" ")
+        words = ",".join(filter(None, (option, options, f'cert-authority,principals="{principal}"')))
+        lines += [f"{words} {ca}" for ca in cas.splitlines()]
     return "".join(f"{line}\n" for line in lines)

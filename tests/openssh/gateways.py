@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.openssh.directives import authorize, document
@@ -42,18 +42,16 @@ class State:
     def refresh_keys(self, found: Mapping[str, list[str]]) -> Path:
         """What the configuration authorizes now, in the gateway's own terms; written only when it is
         another, and as a whole."""
-        files = [name.replace("%u", self._user) for name in found.get("authorizedkeysfile", []) if name != "none"]
-        texts = []
-        for file in files:
-            with suppress(OSError):
-                texts.append(Path(file).read_text())
-        wanted = authorize("\n".join(texts), self._user)
-        keys = self._place / f"keys-{digest(*files)}"
-        if not keys.exists() or keys.read_text() != wanted:
-            new = keys.with_suffix(f".{os.getpid()}")
+        names = ("authorizedkeysfile", "authorizedprincipalsfile", "trustedusercakeys")
+        files = [[file.replace("%u", self._user) for file in found.get(name, []) if file != "none"] for name in names]
+        keys, principals, cas = ("\n".join(map(text_of, each)) for each in files)
+        wanted = authorize(keys, self._user, principals, cas)
+        place = self._place / f"keys-{digest(*map(str, files))}"
+        if not place.exists() or place.read_text() != wanted:
+            new = place.with_suffix(f".{os.getpid()}")
             new.write_text(wanted)
-            new.rename(keys)
-        return keys
+            new.rename(place)
+        return place
 
     # Gateways.
 
@@ -78,7 +76,10 @@ class State:
         text = document(found, f"tcp:{found['port'][0]}:interface=127.0.0.1", keys, self._agent, self._user)
         with self._alone():
             self._start_agent()
-            start(self._place / f"tcp-{os.getpid()}", text, found["pidfile"][0])
+            place = self._place / f"tcp-{os.getpid()}"
+            start(place, text, found["pidfile"][0])
+        herald = [sys.executable, "-S", "-m", "tests.openssh.herald", place / "ready.json", found["pidfile"][0]]
+        background(place, [*herald, str(pid_of(place))])
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -114,8 +115,19 @@ def start(place: Path, text: str, pid_file: str = "") -> None:
 
 def launch(place: Path, command: list[str | Path], ready: Path) -> None:
     """A process of its own; returns when that file is there. Raises NotStarted with its log."""
+    process = background(place, command)
+    (place / "pid").write_text(str(process.pid))
+    deadline = time.monotonic() + START
+    while not ready.exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise NotStarted((place / "log").read_text(errors="replace")[-4000:])
+        time.sleep(0.02)
+
+
+def background(place: Path, command: list[str | Path]) -> subprocess.Popen[bytes]:
+    """A process of its own, which writes to this directory's log."""
     with open(place / "log", "ab") as log:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             command,
             cwd=place,
             env={**os.environ, "PYTHONPATH": str(TREE)},
@@ -124,12 +136,6 @@ def launch(place: Path, command: list[str | Path], ready: Path) -> None:
             stderr=log,
             start_new_session=True,
         )
-    (place / "pid").write_text(str(process.pid))
-    deadline = time.monotonic() + START
-    while not ready.exists():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise NotStarted((place / "log").read_text(errors="replace")[-4000:])
-        time.sleep(0.02)
 
 
 def pid_of(place: Path) -> int:
@@ -148,7 +154,17 @@ def alive(place: Path) -> bool:
 
 def files_of(found: Mapping[str, list[str]]) -> list[str]:
     """The files that a gateway reads at its start."""
-    return [*found.get("hostkey", []), *found.get("banner", [])]
+    return [
+        file for name in ("hostkey", "hostcertificate", "banner", "trustedusercakeys") for file in found.get(name, [])
+    ]
+
+
+def text_of(file: str) -> str:
+    """Of a file that may be missing."""
+    try:
+        return Path(file).read_text()
+    except OSError:
+        return ""
 
 
 def contents(file: str) -> str:

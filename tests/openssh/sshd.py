@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import getopt
 import os
+import pwd
 import sys
 from pathlib import Path
 
@@ -25,7 +26,8 @@ def main(words: list[str]) -> int:
     try:
         if rest:
             raise BadDirective(f"Extra argument {rest[0]}")
-        found = read(Path(options["-f"]).read_text(), (value for name, value in pairs if name == "-o"))
+        user = pwd.getpwuid(os.getuid()).pw_name
+        found = read(Path(options["-f"]).read_text(), (value for name, value in pairs if name == "-o"), user)
         return serve(options, found)
     except (BadDirective, NotStarted, OSError) as problem:
         complain(str(problem), options.get("-E"))

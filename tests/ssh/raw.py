@@ -83,8 +83,8 @@ class RawClient(transport.SSHClientTransport):
             + string(key.public().blob()),
         )
 
-    def prove(self, user: bytes, key: Key, *, shown: Key | None = None, algorithm: bytes | None = None) -> None:
-        """Sign with one key, and show that one or another."""
+    def prove(self, user: bytes, key: Key, *, shown: Key | bytes | None = None, algorithm: bytes | None = None) -> None:
+        """Sign with one key, and show that one or another, or a certificate."""
         algorithm = algorithm or key.sshType()
         request = (
             string(user)
@@ -92,9 +92,10 @@ class RawClient(transport.SSHClientTransport):
             + string(b"publickey")
             + boolean(True)
             + string(algorithm)
-            + string((shown or key).public().blob())
+            + string(shown if isinstance(shown, bytes) else (shown or key).public().blob())
         )
-        signature = key.sign(string(self.sessionID) + bytes((USERAUTH_REQUEST,)) + request, algorithm)
+        signed = string(self.sessionID) + bytes((USERAUTH_REQUEST,)) + request
+        signature = key.sign(signed, algorithm.removesuffix(b"-cert-v01@openssh.com"))
         self.sendPacket(USERAUTH_REQUEST, request + string(signature))
 
     async def login(self, user: bytes, key: Key) -> None:

@@ -12,11 +12,13 @@ import pytest
 import pytest_twisted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from twisted.conch.ssh.keys import Key
 
 from gateway.auth.certificates import Authorities, Certificate, RefusedCertificate, read_certificate
 from gateway.config.policy import Policy, Rule
 from gateway.events import SessionStarted
 from tests.ssh.house import House, Result, eventually, new_identity
+from tests.ssh.raw import USERAUTH_FAILURE, USERAUTH_SUCCESS
 
 HERE = "127.0.0.1"
 
@@ -178,6 +180,33 @@ async def test_a_ca_that_is_trusted_no_more_puts_out_who_came_by_it(house: House
     house.gate.review()
     house.front.review()
     assert (await running).code == 255
+
+
+SHOWN: dict[str, tuple[list[str], Callable[[bytes], bytes], str]] = {
+    "whole": ([], lambda blob: blob, ""),
+    "a host's": (["-h"], lambda blob: blob, "a host's certificate"),
+    "another principal": ([], lambda blob: blob.replace(b"alpha", b"gamma"), "an altered signature"),
+    "an altered signature": ([], lambda blob: blob[:-1] + bytes((blob[-1] ^ 1,)), "an altered signature"),
+    "cut off": ([], lambda blob: blob[:-8], "it cannot be read"),
+    "too long": ([], lambda blob: blob + bytes(30_000), "it cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", SHOWN)
+@pytest_twisted.ensureDeferred
+async def test_what_no_honest_client_shows_is_refused_and_audited(house: House, case: str) -> None:
+    words, altered, why = SHOWN[case]
+    await arrange(house, *words)
+    blob = altered(base64.b64decode((house.place / "user-cert.pub").read_text().split()[1]))
+    client = await house.connect()
+    await client.ask_service()
+    key = Key.fromFile(house.place / "user")
+    client.prove(b"alpha", key, shown=blob, algorithm=b"ssh-ed25519-cert-v01@openssh.com")
+    await client.see(USERAUTH_FAILURE if why else USERAUTH_SUCCESS)
+    client.transport.abortConnection()
+    if why:
+        [refused] = await eventually(house.refused)
+        assert f"certificate: {why}" in refused.reason
 
 
 # Lines of CAs in authorized_keys.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from gateway.ssh.hostcert import host_certificates
 from gateway.ssh.hostkey import RSA, HostKeys, host_keys
 from tests.ssh.house import House, new_identity
 from tests.ssh.test_certificates import certify
+from tests.support.processes import until
 
 HOST = "127.0.0.1"
 KINDS = [("ed25519",), ("ecdsa", "-b", "256"), ("ecdsa", "-b", "521"), ("rsa", "-b", "3072")]
@@ -149,3 +153,37 @@ async def test_ssh_keyscan_finds_it(house: House) -> None:
     house.reconfigure(host_certificates=(path,))
     done = await house.run(["ssh-keyscan", "-c", "-p", str(house.port), "-t", "ed25519", HOST])
     assert path.read_bytes().split()[1] in done.out
+
+
+@pytest.fixture
+def agent() -> Iterator[Path]:
+    """The socket of an ssh-agent; unix sockets' addresses are short."""
+    with tempfile.TemporaryDirectory(prefix="a") as directory:
+        path = Path(directory) / "agent"
+        with subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL) as process:
+            until(path.exists, what="ssh-agent listens")
+            yield path
+            process.terminate()
+
+
+@pytest.mark.parametrize("by", ["key", "certificate"])
+@pytest_twisted.ensureDeferred
+async def test_a_key_that_its_agent_binds_to_a_host_enters_there_alone(house: House, agent: Path, by: str) -> None:
+    """`ssh-add -h`: the agent sees for whom it signs (publickey-hostbound-v00), by OpenSSH's PROTOCOL.agent."""
+    path = certified(house, principals="gate")
+    if by == "certificate":
+        house.reconfigure(host_certificates=(path,))
+        here = f"@cert-authority gate {(house.place / 'ca.pub').read_text()}"
+    else:
+        here = f"gate {(house.place / 'host_key.pub').read_text()}"
+    (house.place / "known_hosts").write_text(here + f"elsewhere {new_identity(house.place / 'elsewhere')}\n")
+    env = {"SSH_AUTH_SOCK": str(agent)}
+    words = [word.replace("IdentityAgent=none", f"IdentityAgent={agent}") for word in house.options()]
+    words = ["ssh", *words, "-o", "HostKeyAlias=gate", "alpha@127.0.0.1", "exit 5"]
+    words[words.index(f"IdentityFile={house.place / 'identity'}")] += ".pub"
+    for host, code in (("elsewhere", 255), ("gate", 5)):
+        add = ["ssh-add", "-q", "-H", str(house.place / "known_hosts"), "-h", host, str(house.place / "identity")]
+        await house.run(["ssh-add", "-q", "-D"], env=env)
+        assert (await house.run(add, env=env)).code == 0
+        done = await house.run(words, env=env)
+        assert done.code == code, done.err
