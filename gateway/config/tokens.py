@@ -19,7 +19,8 @@ from gateway.table import Table
 MAX_ISSUERS = 16
 DAY = 86_400
 # HS384 and HS512 want longer secrets, so who has those says it.
-USUAL = ("HS256", *(name for name in ALGORITHMS if name not in SECRET_BITS))
+PUBLIC = tuple(name for name in ALGORITHMS if name not in SECRET_BITS)
+USUAL = ("HS256", *PUBLIC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class JWKSConfig:
     """A JWK set at a URL."""
 
     url: str  # https, or http to this machine's loopback
-    algorithms: tuple[str, ...] = USUAL
+    algorithms: tuple[str, ...] = PUBLIC
     cache: Path | None = None  # where the last good answer is kept over a restart
     refresh: float = 600  # seconds between two looks
     max_age: float = DAY  # seconds that the last good answer counts while there is no other
@@ -100,7 +101,7 @@ def _jwks(table: Table, algorithms: tuple[str, ...], read: Callable[[Path], byte
     url = table.text("jwks_url", "")
     config = JWKSConfig(
         url=url,
-        algorithms=tuple(name for name in algorithms if name not in SECRET_BITS),
+        algorithms=tuple(name for name in algorithms if name in PUBLIC),
         cache=table.maybe_path("jwks_cache"),
         refresh=table.number("jwks_refresh", JWKSConfig.refresh, 10, DAY),
         max_age=table.number("jwks_max_age", JWKSConfig.max_age, 60, 30 * DAY),
@@ -118,6 +119,8 @@ def _jwks(table: Table, algorithms: tuple[str, ...], read: Callable[[Path], byte
         good, parts = False, urlsplit("")
     if not good or parts.fragment or parts.username is not None or " " in url or not _safe(parts):
         table.problem("jwks_url", "an https URL is needed (http to this machine's loopback alone), without user and #")
+    if not config.algorithms:
+        table.problem("algorithms", "none of them is for keys that everybody can read")
     if config.max_age < config.refresh:
         table.problem("jwks_max_age", "it must not be less than jwks_refresh")
     return config
