@@ -81,7 +81,7 @@ def secret(text: bytes, allowed: Iterable[str], kid: str = "") -> TokenKey:
     """A shared secret. Raises BadKey when it is shorter than the hash of an algorithm that is allowed for it."""
     wanted = [name for name in SECRET_BITS if name in allowed]
     if not wanted:
-        raise BadKey("a secret, and no HS algorithm is allowed")
+        raise BadKey("holds a secret, and no HS algorithm is allowed for one")
     need = max(SECRET_BITS[name] for name in wanted) // 8
     if len(text) < need:
         raise BadKey(f"holds {len(text)} bytes; at least {need} are needed for {wanted[-1]}")
@@ -116,7 +116,7 @@ def _of_pem(text: bytes, allowed: frozenset[str]) -> tuple[TokenKey, ...]:
                 key = load_pem_public_key(block[0])
         except (ValueError, UnsupportedAlgorithm):
             raise BadKey("holds a key that cannot be read") from None
-        keys.append(_bound(key, allowed))
+        keys.append(read_public(key, allowed))
     if not keys:
         raise BadKey("holds no key: neither PEM (-----BEGIN PUBLIC KEY-----) nor a JWK set")
     return tuple(keys)
@@ -161,7 +161,7 @@ def _of_jwk(member: object, allowed: frozenset[str], secrets: bool) -> TokenKey:
         return secret(material if isinstance(material, bytes) else b"", names, kid)
     if "d" in member:
         raise BadKey("holds a private key: the gateway needs the public one alone")
-    return _bound(_material(member, "EdDSA" if member.get("kty") == "OKP" else None), names, kid)
+    return read_public(_material(member, "EdDSA" if member.get("kty") == "OKP" else None), names, kid)
 
 
 def _material(member: dict[str, object], algorithm: str | None) -> object:
@@ -173,8 +173,8 @@ def _material(member: dict[str, object], algorithm: str | None) -> object:
         raise BadKey("a key that cannot be read") from None
 
 
-def _bound(key: object, allowed: frozenset[str], kid: str = "") -> TokenKey:
-    """A public key, with those of its family's algorithms that are allowed."""
+def read_public(key: object, allowed: Iterable[str], kid: str = "") -> TokenKey:
+    """A public key, with those of its family's algorithms that are allowed. Raises BadKey."""
     match key:
         case RSAPublicKey():
             if key.key_size not in RSA_BITS or key.public_numbers().e.bit_length() > MAX_EXPONENT:
@@ -186,8 +186,8 @@ def _bound(key: object, allowed: frozenset[str], kid: str = "") -> TokenKey:
             family = ("EdDSA",)
         case _:
             raise BadKey("a key of a type that signs no tokens")
-    algorithms = allowed.intersection(family)
+    algorithms = frozenset(allowed).intersection(family)
     if not algorithms:
-        raise BadKey("a key for none of the allowed algorithms")
+        raise BadKey("holds a key for none of the allowed algorithms")
     spelled = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return TokenKey(key, algorithms, kid, hashlib.sha256(spelled).hexdigest())

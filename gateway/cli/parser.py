@@ -27,7 +27,7 @@ def parser(wanted: str = "") -> argparse.ArgumentParser:
     _process(command("shell", "enter an instance: its user's login shell"), login=True)
     _copy(command("cp", "copy files or trees into an instance or out of it"))
     _stat(command("stat", "tell what is at a path of an instance"))
-    _token(command("token", "mint a token from a secret of the gateway", talks=False))
+    _token(command("token", "mint a token by a secret or a key that the gateway believes", talks=False))
     _policy(command("policy", "ask a configuration who may do what: `policy check`", talks=False))
     _ssh(command("ssh-config", "print Host blocks for ssh, scp and sftp"))
     _recordings(command("recordings", "show what sessions showed, on the gateway's machine", talks=False))
@@ -110,10 +110,22 @@ def _stat(parser: argparse.ArgumentParser) -> None:
 
 def _token(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--secret-file", required=True, metavar="FILE", help="one of the gateway's token_secret_files")
+    by = parser.add_mutually_exclusive_group(required=True)
+    by.add_argument("--secret-file", metavar="FILE", help="one of the gateway's token_secret_files")
+    by.add_argument("--key-file", metavar="FILE", help="a private key in PEM, whose public one [[tokens]] names")
+    add("--algorithm", default="", metavar="NAME", help="HS512, PS256, … (default: HS256, RS256, ES256 or EdDSA)")
+    add("--kid", default="", metavar="NAME", help="the key's name in its set")
+    add("--issuer", default="", metavar="NAME", help="iss, which [[tokens]] wants")
+    add("--audience", default="", metavar="NAME", help="aud, which [[tokens]] wants")
+    add("--groups", default="", metavar="NAME,NAME", help="for the policy's rules")
     add("--subject", default="", metavar="NAME", help="who it is for, as the audit will tell")
     add("--life", default="12h", metavar="TIME", help="30s, 15m, 12h or 7d (default: %(default)s)")
-    add("--instances", default="", metavar="VM,VM", help="ids or names that may be entered (default: all)")
+    add(
+        "--instances",
+        default="",
+        metavar="VM,VM",
+        help="what may be entered (default: all, or what the rules say)",
+    )
     add(
         "--permissions",
         default="",

@@ -10,9 +10,13 @@ from pathlib import Path
 import jwt
 import pytest
 
+from gateway.auth.tokens import Issuer, Kept, Tokens
 from gateway.cli import main
 from gateway.cli.completion import SCRIPTS, candidates
 from gateway.cli.parser import parser
+from gateway.config.tokens import IssuerConfig
+from gateway.keyset import read_keys
+from tests.support.issuer import private_key, private_pem, public_pem
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -91,7 +95,10 @@ def test_a_token_says_what_was_asked_for(tmp_path: Path, capsys: pytest.CaptureF
         (["--life", "soon"], "'soon' is no time"),
         (["--permissions", "all"], "'all' is no permission"),
         (["--secret-file", "/nowhere"], "/nowhere cannot be read: No such file or directory"),
-        (["--secret-file", "/dev/null"], "/dev/null holds 0 bytes; a secret has 32 or more"),
+        (["--secret-file", "/dev/null"], "/dev/null holds 0 bytes; at least 32 are needed for HS256"),
+        (["--algorithm", "HS512"], "holds 32 bytes; at least 64 are needed for HS512"),
+        (["--algorithm", "RS256"], "holds a secret, and no HS algorithm is allowed for one"),
+        (["--algorithm", "none"], "holds a secret, and no HS algorithm is allowed for one"),
     ],
 )
 def test_a_token_that_cannot_be_minted_is_a_sentence(
@@ -102,6 +109,46 @@ def test_a_token_that_cannot_be_minted_is_a_sentence(
     told = capsys.readouterr()
     assert said in told.err
     assert told.out == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "algorithm"),
+    [
+        ("rsa", [], "RS256"), ("rsa", ["--algorithm", "PS512"], "PS512"), ("P-256", [], "ES256"),
+        ("P-384", [], "ES384"), ("P-521", [], "ES512"), ("Ed25519", [], "EdDSA"),
+    ],
+)  # fmt: skip
+def test_a_token_by_a_key_is_one_that_a_gateway_believes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, words: list[str], algorithm: str
+) -> None:
+    (tmp_path / "key").write_bytes(private_pem(private_key(kind)))
+    whose = ["--issuer", "https://ci.example", "--audience", "vmgate", "--groups", "ops,dev", "--subject", "anna"]
+    assert main(["token", "--key-file", str(tmp_path / "key"), "--kid", "k1", *whose, *words]) == 0
+    minted = capsys.readouterr().out.strip()
+    assert jwt.get_unverified_header(minted) == {"alg": algorithm, "kid": "k1", "typ": "JWT"}
+    config = IssuerConfig(
+        issuer="https://ci.example", audience=("vmgate",), keys=read_keys(public_pem(private_key(kind)), [algorithm])
+    )
+    principal = Tokens(issuers=[Issuer(config, (Kept(config.keys),))]).believe(minted).principal
+    assert (principal.subject, principal.groups, principal.instances) == ("anna", {"ops", "dev"}, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"", "holds no private key in PEM that could be read"),
+        (public_pem(private_key("rsa")), "holds no private key in PEM that could be read"),
+        (private_pem(private_key("Ed25519")), "holds a key for none of the allowed algorithms"),
+    ],
+    ids=["empty", "public", "another"],
+)
+def test_a_key_that_mints_nothing_is_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: bytes, said: str
+) -> None:
+    (tmp_path / "key").write_bytes(text)
+    assert main(["token", "--key-file", str(tmp_path / "key"), "--algorithm", "RS256"]) == 1
+    told = capsys.readouterr()
+    assert (told.err, told.out) == (f"vmgate token: {tmp_path / 'key'} {said}\n", "")
 
 
 def test_every_command_says_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,7 +119,7 @@ def test_a_secret_is_as_long_as_the_hash(algorithm: str, need: int) -> None:
     assert secret(b"x" * need, (algorithm, "RS256")).algorithms == {algorithm}
     with pytest.raises(BadKey, match=f"holds {need - 1} bytes; at least {need} are needed for {algorithm}"):
         secret(b"x" * (need - 1), (algorithm,))
-    with pytest.raises(BadKey, match="no HS algorithm is allowed"):
+    with pytest.raises(BadKey, match="no HS algorithm is allowed for one"):
         secret(b"x" * 64, ("RS256",))
 
 
