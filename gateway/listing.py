@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 
 from gateway.model import Instance
 
-NAMES = 2  # neighbours by name; one would not tell that two bear it
 LAST = chr(0x10FFFF)  # behind every character that an id may have
 
 
@@ -15,12 +14,10 @@ class Listing:
     """All instances of one moment, in their order; a look-up costs the same however many there are."""
 
     def __init__(self, instances: Iterable[Instance] = ()) -> None:
+        """Whoever makes it sees to it that no two have an id or a name in common."""
         self._all = tuple(instances)
         self._ids = {instance.id: instance for instance in self._all}
-        self._names: dict[str, list[Instance]] = {}
-        for instance in self._all:
-            if instance.name:
-                self._names.setdefault(instance.name, []).append(instance)
+        self._names = {instance.name: instance for instance in self._all if instance.name}
         self._sorted_ids = sorted(self._ids)
         self._sorted_names = sorted(self._names)
 
@@ -38,17 +35,17 @@ class Listing:
         """Those whose id or name is one of these words, each once."""
         found: dict[str, Instance] = {}
         for word in words:
-            for instance in (*filter(None, [self._ids.get(word)]), *self._names.get(word, ())):
-                found[instance.id] = instance
+            for instance in (self._ids.get(word), self._names.get(word)):
+                if instance is not None:
+                    found[instance.id] = instance
         return list(found.values())
 
     def near(self, word: str, count: int) -> list[Instance]:
-        """So many as stand where that word would stand, by id, and the nearest by name, some of them twice:
-        whoever the word is the id, the name or the beginning of the id of is among them, if those are so few.
-        As many whatever the word is, so the work that is done with them does not tell whether it is anybody's."""
+        """So many as stand where that word would stand by id, and one by name, which may be among them: whoever the
+        word is the id, the name or the beginning of the id of is there, if those are so few. As many whatever the
+        word is, so the work that is done with them does not tell whether it is anybody's."""
         by_id = [self._ids[found] for found in _from(self._sorted_ids, word, count)]
-        by_name = [self._names[found] for found in _from(self._sorted_names, word, NAMES)]
-        return [*by_id, *(instance for namesakes in by_name for instance in namesakes)]
+        return by_id + [self._names[found] for found in _from(self._sorted_names, word, 1)]
 
     def begun(self, word: str) -> int:
         """How many ids begin with that word."""

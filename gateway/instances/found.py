@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 
 from gateway.model import ID, Address, Instance
 
 MAX_INSTANCES = 10_000  # of one source
 MAX_TOLD = 100  # entries of a list that are left out and told one by one
+TURN = 16  # entries between an event loop's turns
 LABELS, LABEL = 64, 256  # most of one instance; most characters of a value
 
 _STATE = re.compile(r"[A-Za-z][A-Za-z -]{0,31}")
@@ -44,6 +46,8 @@ class Found:
         labels: object = None,
     ) -> None:
         """An entry, if its id can be one. What else cannot be used of it is left away."""
+        if len(self.instances) % TURN == 0:
+            time.sleep(0)  # a thread that computes keeps the event loop waiting for 5 ms, unless it hands over itself
         if not isinstance(instance_id, str) or not ID.fullmatch(instance_id):
             self.leave_out(instance_id, "this is no id: letters, digits, dot, dash and underscore only, at most 128")
         elif instance_id in self.instances:

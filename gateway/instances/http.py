@@ -6,7 +6,8 @@ What comes is hostile until checked. Redirections are not followed: the token is
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gateway.config.sources import HTTPSource
@@ -40,18 +41,15 @@ class HTTPList:
         return await aside(self._reactor, lambda: self._read(body, earlier))
 
     def _read(self, body: bytes, earlier: Mapping[str, Instance]) -> Found:
-        try:
-            entries = json.loads(body)
-        except (ValueError, RecursionError):
-            raise SourceError("its answer is no JSON") from None
-        if not isinstance(entries, list):
-            raise SourceError("its answer is no JSON array")
         found = Found(self._config.labels, earlier)
-        for entry in entries:
-            if isinstance(entry, dict):
-                self._add(entry, found)
-            else:
-                found.leave_out(entry, "an entry must be an object")
+        try:
+            for entry in elements(body.decode()):
+                if isinstance(entry, dict):
+                    self._add(entry, found)
+                else:
+                    found.leave_out(entry, "an entry must be an object")
+        except (ValueError, RecursionError):
+            raise SourceError("its answer is no JSON array") from None
         return found
 
     def _add(self, entry: Mapping[str, object], found: Found) -> None:
@@ -73,3 +71,38 @@ class HTTPList:
 
     def close(self) -> None:
         """Nothing is kept between looks."""
+
+
+_DECODER = json.JSONDecoder()
+_BLANK = re.compile(r"[ \t\n\r]*")
+
+
+def elements(text: str) -> Iterator[object]:
+    """Those of a JSON array, one by one: while Python parses a text, nothing else runs. Raises ValueError,
+    RecursionError."""
+    mark, at = _next(text, 0)
+    if mark != "[":
+        raise ValueError("no array")
+    mark, after = _next(text, at)
+    if mark != "]":
+        after = at
+        while mark != "]":
+            element, at = _DECODER.raw_decode(text, _skip(text, after))
+            yield element
+            mark, after = _next(text, at)
+            if mark not in (",", "]"):
+                raise ValueError("neither another element nor an end")
+    if _skip(text, after) != len(text):
+        raise ValueError("something follows")
+
+
+def _skip(text: str, at: int) -> int:
+    """Behind what is blank."""
+    blank = _BLANK.match(text, at)
+    return blank.end() if blank else at
+
+
+def _next(text: str, at: int) -> tuple[str, int]:
+    """The next character that is not blank, "" at the end, and where it ends."""
+    at = _skip(text, at)
+    return text[at : at + 1], at + 1

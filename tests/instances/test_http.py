@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.interfaces import IListeningPort
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from gateway.config import Source
 from gateway.errors import ConfigError
+from gateway.instances.http import elements
 from gateway.model import CidAddress, Instance, MuxerAddress
 from tests.instances.house import House, configured
 from tests.instances.test_directory import said
@@ -142,9 +145,9 @@ def endless(request: Request) -> int:
 
 
 BAD: dict[str, tuple[Answer, str]] = {
-    "no JSON": (lambda _: b"<html>", "its answer is no JSON"),
-    "binary": (lambda _: bytes(range(256)), "its answer is no JSON"),
-    "deep": (lambda _: b"[" * 1_000_000, "its answer is no JSON"),
+    "no JSON": (lambda _: b"<html>", "its answer is no JSON array"),
+    "binary": (lambda _: bytes(range(256)), "its answer is no JSON array"),
+    "deep": (lambda _: b"[" * 1_000_000, "its answer is no JSON array"),
     "an object": (lambda _: b'{"instances": []}', "its answer is no JSON array"),
     "401": (wrong(401), "status 401"),
     "500": (wrong(500, b"x" * (1 << 20)), "status 500"),
@@ -201,3 +204,28 @@ def test_certificates_that_are_none_are_a_problem_of_the_configuration(reactor: 
             House(reactor).follow(
                 *configured('[[sources]]\nkind = "http"\nurl = "https://x/"\nca = "ca"\n', files={"ca": pem})
             )
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.lists(anything, max_size=5), st.sampled_from([None, 0, 3]), st.sampled_from(["", " ", "\n\t"]))
+def test_an_array_is_taken_apart_as_json_takes_it(entries: list[Any], indent: int | None, blank: str) -> None:
+    assert list(elements(blank + json.dumps(entries, indent=indent) + blank)) == entries
+
+
+@given(st.text('[]{},:"a1 \n', max_size=12) | st.text(max_size=6))
+def test_what_json_refuses_is_refused_and_so_is_what_is_no_array(text: str) -> None:
+    try:
+        whole = json.loads(text)
+    except ValueError:
+        whole = None
+    if isinstance(whole, list):
+        assert list(elements(text)) == whole
+    else:
+        with pytest.raises(ValueError, match=r"."):
+            list(elements(text))
