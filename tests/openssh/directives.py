@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -127,14 +127,15 @@ def variables(words: Iterable[str]) -> dict[str, str]:
     return result
 
 
-def algorithms(pattern_list: str) -> list[str]:
-    """PubkeyAcceptedAlgorithms: those names of the gateway's that fit; + adds them to all."""
-    from gateway.config.ssh import PUBKEY_ACCEPTED  # noqa: PLC0415 (few connections need it)
-
+def algorithms(found: Mapping[str, list[str]], known: Sequence[str]) -> list[str] | None:
+    """PubkeyAcceptedAlgorithms: those of the names that are known that fit; + adds them to all."""
+    (pattern_list,) = found.get("pubkeyacceptedalgorithms", [""])
+    if not pattern_list:
+        return None
     patterns = pattern_list.split(",")
     if pattern_list.startswith("+"):
-        return list(PUBKEY_ACCEPTED)
-    return [name for name in PUBKEY_ACCEPTED if any(fnmatchcase(name, pattern) for pattern in patterns)]
+        return list(known)
+    return [name for name in known if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 def ports(found: Mapping[str, list[str]], name: str) -> list[str] | None:
@@ -143,9 +144,12 @@ def ports(found: Mapping[str, list[str]], name: str) -> list[str] | None:
     return {"any": None, "none": []}.get(words[0], words)
 
 
-def document(found: Mapping[str, list[str]], listen: str, keys: Path, agent: Path, user: str) -> str:
+def document(
+    found: Mapping[str, list[str]], listen: str, keys: Path, agent: Path, user: str, accepted: Sequence[str] = ()
+) -> str:
     """The gateway's configuration, one instance named as the user that the suite logs in as. Sessions'
-    HOME is a directory without dotfiles: those of the machine have no say. Raises BadDirective."""
+    HOME is a directory without dotfiles: those of the machine have no say. `accepted` are the gateway's
+    algorithms for users' keys. Raises BadDirective."""
     size, time = rekey_limit(found)
     banner = found.get("banner", [""])[0]
     certified = "authorizedprincipalsfile" in found  # then the CA's lines are in authorized_keys
@@ -156,9 +160,7 @@ def document(found: Mapping[str, list[str]], listen: str, keys: Path, agent: Pat
         "host_certificates": found.get("hostcertificate", []),
         "trusted_user_ca_keys": None if certified else found.get("trustedusercakeys", [None])[0],
         "revoked_keys": found.get("revokedkeys", []),
-        "pubkey_accepted_algorithms": algorithms(found["pubkeyacceptedalgorithms"][0])
-        if "pubkeyacceptedalgorithms" in found
-        else None,
+        "pubkey_accepted_algorithms": algorithms(found, accepted),
         "permit_user_environment": ["*"] if found.get("permituserenvironment") == ["yes"] else [],
         "force_command": command(found),
         "allow_tcp_forwarding": found.get("allowtcpforwarding", ["yes"])[0],

@@ -63,7 +63,7 @@ class State:
         with self._alone():
             if not alive(place):
                 self._make_room()
-                text = document(found, f"unix:{socket}", keys, self._agent, self._user)
+                text = document(found, f"unix:{socket}", keys, self._agent, self._user, self._accepted())
                 self._start_agent()
                 start(place, text)
         os.utime(place)
@@ -73,13 +73,19 @@ class State:
         """A new gateway on the configuration's port, which writes the configuration's pid file and
         removes it at its end. Raises NotStarted."""
         keys = self.refresh_keys(found)
-        text = document(found, f"tcp:{found['port'][0]}:interface=127.0.0.1", keys, self._agent, self._user)
+        text = document(
+            found, f"tcp:{found['port'][0]}:interface=127.0.0.1", keys, self._agent, self._user, self._accepted()
+        )
         with self._alone():
             self._start_agent()
             place = self._place / f"tcp-{os.getpid()}"
             start(place, text, found["pidfile"][0])
         herald = [sys.executable, "-S", "-m", "tests.openssh.herald", place / "ready.json", found["pidfile"][0]]
         background(place, [*herald, str(pid_of(place))])
+
+    def _accepted(self) -> list[str]:
+        """As tests.openssh.offers has them; that cannot be asked without third parties' packages."""
+        return text_of(str(self._place.parent / "offers" / "pubkey")).split()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.config.ssh import CIPHERS, KEX, MACS
+from gateway.config.ssh import CIPHERS, KEX, MACS, PUBKEY_ACCEPTED
 
 # Of users and of hosts alike: the suite makes a host key and a user's key of each. Security keys enter
 # too, but are no host keys.
@@ -17,5 +17,6 @@ def offers() -> dict[str, list[str]]:
         "mac": list(MACS),
         "kex": list(KEX),
         "key-plain": list(KEY_TYPES),
+        "pubkey": list(PUBKEY_ACCEPTED),
         "compression": ["none", "zlib@openssh.com"],
     }

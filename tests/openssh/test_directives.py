@@ -19,7 +19,7 @@ BLOB = "AAAAC3NzaC1lZDI1NTE5AAAAIOEMRNf5gCHNEZmC12uGEgJhZ9RbCjuBRl+7kElBLRm6"
 
 
 def translated(text: str, *first: str) -> dict[str, object]:
-    text = document(read(text, first), "unix:/state/socket", PLACE / "keys", PLACE / "agent", "root")
+    text = document(read(text, first), "unix:/state/socket", PLACE / "keys", PLACE / "agent", "root", PUBKEY_ACCEPTED)
     config = parse_config(text, "vmgate.toml", PLACE, lambda _: b"")
     assert config.instances[0].name == "root"
     return dict(tomllib.loads(text)["ssh"])

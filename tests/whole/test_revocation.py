@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,3 +135,26 @@ def test_a_reload_with_a_list_that_cannot_be_read_changes_nothing(house: Demo, s
     assert done.returncode == 255  # sshd lets nobody in by a key that it cannot look up either
     shutil.copy(house.state / "gone", house.state / "revoked")
     assert subprocess.run(house.ssh("alpha", "true"), timeout=60, check=False).returncode == 0
+
+
+def test_a_secret_that_is_gone_puts_out_who_came_by_a_token_of_it(house: Demo) -> None:
+    (house.state / "token").write_text(house.about["token"])
+    (house.state / "token").chmod(0o600)
+    words = ["exec", "--url", house.about["http_url"], "--token-file", str(house.state / "token"), "alpha", "--", "cat"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-m", "gateway.cli", *words], cwd=Path(__file__).parents[2],
+        stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(b"on\n")
+        assert process.stdout.read(3) == b"on\n", process.stderr.read()
+        (house.state / "secret").write_text("another secret, which is long enough")
+        os.kill(house.gateway_pid, signal.SIGHUP)
+        took = until(lambda: process.poll() is not None, OUT, "it is out")
+        print(f"token: out after {took:.2f} s")
+        assert process.returncode == 255
+        assert b"You may not be here any more" in process.stderr.read()
+    house.audited(lambda line: line["event"] == "evicted" and line["via"] == "web", "an eviction")
