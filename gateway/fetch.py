@@ -173,6 +173,7 @@ class _Counting(WrappingFactory):
 
     def __init__(self, wrapped: IProtocolFactory, most: int, seconds: float, clock: IReactorTime) -> None:
         super().__init__(wrapped)
+        wrapped.noisy = False  # type: ignore[attr-defined]  # Twisted's own, which tells of every start and stop
         self.most = most
         self.seconds = seconds
         self.clock = clock

@@ -139,10 +139,9 @@ class Follower:
 
     def _broken(self, why: str) -> None:
         if why != self.problem:
-            self._log.warn(
-                "{source}: {why}; its {count} instances are those it listed last",
-                source=self.config, why=why, count=len(self.instances),
-            )  # fmt: skip
+            last = f"its {len(self.instances)} instances are those it listed last"
+            known = last if self.answered else "it never answered yet"
+            self._log.warn("{source}: {why}; {known}", source=self.config, why=why, known=known)
         self.problem = why
 
     def _ended(self, began: float) -> None:
