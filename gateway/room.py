@@ -42,6 +42,10 @@ class Room:
         self._held: dict[str, tuple[str, str]] = {}  # a session's subject and rule, by its id
         self._counts: Counter[tuple[str, str]] = Counter()
 
+    def reload(self, most: int) -> None:
+        """So many from now on; those that have room keep it."""
+        self._most = most
+
     @property
     def live(self) -> int:
         """How many sessions have room."""

@@ -21,7 +21,7 @@ from twisted.python.components import Componentized
 
 from gateway.admin import Admin, Commands
 from gateway.audit import Audit, Trail, place
-from gateway.config import Config
+from gateway.config import Config, waiting
 from gateway.drain import Drain
 from gateway.entry import Entry
 from gateway.errors import ConfigError
@@ -54,6 +54,7 @@ class Gateway(Service):
         self._config = config
         self._load = load
         self._reactor = reactor
+        self._sessions = config.sessions
         self._listeners = Listeners(reactor)
         self._drain: Drain | None = None
         self._leaving = False
@@ -175,7 +176,7 @@ class Gateway(Service):
         """Close the listeners, let the sessions live for as long as they may, end the rest with a word, and
         let go of the guests."""
         super().stopService()
-        count, seconds = self._fronts.gate.live, self._config.sessions.drain
+        count, seconds = self._fronts.gate.live, self._sessions.drain
         self._log.info("Draining: {count} sessions run, for {seconds:g} s at most", count=count, seconds=seconds)
         self._manager.stopping(seconds + CLOSING, f"Draining, for {seconds:g} s at most")
         drain = self._drain = self._fronts.drain(seconds)
@@ -199,6 +200,10 @@ class Gateway(Service):
                 self._log.error("Not reloaded: {problem}", problem=problem)
             self._events.emit(Reloaded(ok=False))
             return False
+        for key in waiting(self._config, config):
+            self._log.warn("{key} is another now, which counts from the next start on", key=key)
+        self._sessions = config.sessions
+        self._room.reload(config.sessions.max)
         self._logged.reload(config.log)
         self._instances.replace(config.instances, followers)
         self._entry.reload(config.entry)

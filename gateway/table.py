@@ -6,8 +6,10 @@ Pure: knows nothing of what the keys mean; that is `gateway.config`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+
+from gateway.files import Files
 
 Where = tuple[str | int, ...]  # keys and array indexes from the top of the document
 
@@ -20,12 +22,15 @@ class Problems:
         self._name = name
         self._lines = lines
 
-    def add(self, where: Where, sentence: str) -> None:
+    def add(self, where: Where, sentence: str, unless: Collection[int] = ()) -> None:
+        """Something is wrong there; nothing new where it stands in one of the lines `unless`."""
         at = where
         while at and at not in self._lines:
             at = at[:-1]
         key = ".".join(str(part) for part in where if isinstance(part, str))
-        self.found.append((self._lines.get(at, 1), f"{key}: {sentence}" if key else sentence))
+        line = self._lines.get(at, 1)
+        if line not in unless:
+            self.found.append((line, f"{key}: {sentence}" if key else sentence))
 
     def sentences(self) -> list[str]:
         return [f"{self._name}:{line}: {sentence}" for line, sentence in sorted(self.found)]
@@ -34,9 +39,9 @@ class Problems:
 class Table:
     """One table of the document: every key is asked for by its type, the rest is a problem."""
 
-    def __init__(self, data: Mapping[str, object], where: Where, problems: Problems, base: Path) -> None:
+    def __init__(self, data: Mapping[str, object], where: Where, problems: Problems, files: Files) -> None:
         self.data = data
-        self.base = base
+        self.files = files
         self._where = where
         self._problems = problems
         self._known: set[str] = set()
@@ -113,12 +118,28 @@ class Table:
             return default
         return value
 
-    def path(self, key: str, default: str) -> Path:
-        return self.base / self.text(key, default)
+    @property
+    def base(self) -> Path:
+        """What relative paths are below."""
+        return self.files.base
 
-    def maybe_path(self, key: str) -> Path | None:
+    def file(self, key: str, name: str, *, secret: bool = False) -> Path:
+        """Where a file lies that this key names; a secret must not lie open."""
+        try:
+            path = self.files.path(name)
+        except ValueError as problem:
+            self.problem(key, str(problem))
+            return self.base / "nowhere"
+        if secret and (why := self.files.exposed(path)):
+            self.problem(key, f"{path} {why}")
+        return path
+
+    def path(self, key: str, default: str, *, secret: bool = False) -> Path:
+        return self.file(key, self.text(key, default), secret=secret)
+
+    def maybe_path(self, key: str, *, secret: bool = False) -> Path | None:
         text = self.text(key, "")
-        return self.base / text if text else None
+        return self.file(key, text, secret=secret) if text else None
 
     def table(self, key: str) -> Table | None:
         value = self._get(key)
@@ -127,7 +148,7 @@ class Table:
         if not isinstance(value, dict):
             self.problem(key, f"a table [{key}] is needed")
             return None
-        return Table(value, (*self._where, key), self._problems, self.base)
+        return Table(value, (*self._where, key), self._problems, self.files)
 
     def tables(self, key: str) -> list[Table]:
         value = self._get(key)
@@ -136,7 +157,7 @@ class Table:
         if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
             self.problem(key, f"tables [[{key}]] are needed")
             return []
-        return [Table(v, (*self._where, key, n), self._problems, self.base) for n, v in enumerate(value)]
+        return [Table(v, (*self._where, key, n), self._problems, self.files) for n, v in enumerate(value)]
 
 
 HEADER = re.compile(r"\s*(\[\[?)\s*([\w.\"' -]+?)\s*\]")

@@ -17,6 +17,8 @@ from twisted.python import usage
 
 from gateway.config import Config, parse
 from gateway.errors import ConfigError
+from gateway.examine import examined
+from gateway.files import Files, exposed_file
 from gateway.notify import Manager
 from gateway.service import Gateway
 
@@ -31,13 +33,15 @@ class Options(usage.Options):
     optParameters: ClassVar = [["config", "c", "vmgate.toml", "the configuration, a TOML file"]]
 
 
-def load(file: Path) -> Config:
-    """The configuration in a file; relative paths in it are below its directory. Raises ConfigError."""
+def load(file: Path, credentials: str = "") -> Config:
+    """The configuration in a file, of which a gateway can be made; relative paths in it are below its directory, and
+    `credentials` is systemd's, "" = there is none. Raises ConfigError with every problem."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{file}: cannot be read: {error}"]) from error
-    return parse(text, str(file), file.absolute().parent, Path.read_bytes)
+    files = Files(file.absolute().parent, Path(credentials) if credentials else None, exposed_file)
+    return parse(text, str(file), files, Path.read_bytes, examined)
 
 
 def makeService(options: Options) -> IService:
@@ -51,6 +55,7 @@ def makeService(options: Options) -> IService:
         raise SystemExit(f"vmgate: the asyncio loop does not survive twistd's fork. Start it with -n: {HOW}")
     file = Path(options["config"])
     try:
-        return Gateway(load(file), partial(load, file), reactor, Manager.of(os.environ))
+        again = partial(load, file, os.environ.get("CREDENTIALS_DIRECTORY", ""))
+        return Gateway(again(), again, reactor, Manager.of(os.environ))
     except ConfigError as error:
         raise SystemExit("\n".join(["vmgate: the configuration cannot be used:", *error.problems])) from None

@@ -28,6 +28,7 @@ def parser(wanted: str = "") -> argparse.ArgumentParser:
     _copy(command("cp", "copy files or trees into an instance or out of it"))
     _stat(command("stat", "tell what is at a path of an instance"))
     _token(command("token", "mint a token by a secret or a key that the gateway believes", talks=False))
+    _config(command("config", "look at a configuration: `config check`", talks=False))
     _policy(command("policy", "ask a configuration who may do what: `policy check`", talks=False))
     _ssh(command("ssh-config", "print Host blocks for ssh, scp and sftp"))
     _recordings(command("recordings", "show what sessions showed, on the gateway's machine", talks=False))
@@ -171,6 +172,16 @@ def _positive(text: str) -> float:
     if not 0 < number < 1e9:
         raise argparse.ArgumentTypeError("it must be more than 0")
     return number
+
+
+def _config(parser: argparse.ArgumentParser) -> None:
+    check = parser.add_subparsers(dest="within", required=True, metavar="COMMAND").add_parser(
+        "check", help="tell every problem of it, each with its line: exit code 0 or 1"
+    )
+    check.add_argument("file", metavar="FILE", help="the gateway's")
+    check.add_argument(
+        "--credentials", default="", metavar="DIR", help="where the files of `credential:NAME` are, outside of systemd"
+    )
 
 
 def _policy(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ it names. Collects every problem, with its line, and raises once.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from gateway.config.ssh import SSHConfig
 from gateway.config.tokens import IssuerConfig, read_tokens
 from gateway.config.traces import TracesConfig
 from gateway.errors import ConfigError
+from gateway.files import Files
 from gateway.model import Instance
 from gateway.table import Problems, Table, lines_of
 
@@ -105,19 +106,52 @@ class Config:
     ready_file: Path | None = None  # written, by rename, once every listener accepts, and after each reload
 
 
-def parse(text: str, name: str, base: Path, read: Callable[[Path], bytes]) -> Config:
+# What holds from the start to the end of a gateway, whatever a reload says: by the parts of Config, the keys;
+# () = all of the table.
+FIXED: Mapping[str, tuple[str, ...]] = {
+    "ssh": ("listen", "host_keys"),
+    "http": ("listen",),
+    "metrics": (),
+    "traces": (),
+    "admin": (),
+    "audit": (),
+    "recording": (),
+    "ready_file": (),
+}
+
+
+def waiting(old: Config, new: Config) -> list[str]:
+    """What is another in the new configuration, and becomes so only with the next start."""
+    found = []
+    for part, keys in FIXED.items():
+        before, after = getattr(old, part), getattr(new, part)
+        if before is None or after is None or not keys:
+            found += [part] * (before != after if not keys else (before is None) != (after is None))
+        else:
+            found += [f"{part}.{key}" for key in keys if getattr(before, key) != getattr(after, key)]
+    return found
+
+
+def parse(
+    text: str,
+    name: str,
+    base: Path | Files,
+    read: Callable[[Path], bytes],
+    examine: Callable[[Config], Sequence[str]] = lambda config: (),
+) -> Config:
     """The configuration in a TOML text.
 
     `name` stands before the line in every problem, relative paths are below `base`, and `read`
-    gives the bytes of a file that the text names (OSError when it cannot). Raises ConfigError
-    with every problem there is.
+    gives the bytes of a file that the text names (OSError when it cannot). `examine` finds what
+    is wrong with it beyond the text, each problem beginning with the key, as in `ssh.listen: …`.
+    Raises ConfigError with every problem there is.
     """
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{name}: not valid TOML: {error}"]) from error
     problems = Problems(name, lines_of(text))
-    top = Table(document, (), problems, base)
+    top = Table(document, (), problems, base if isinstance(base, Files) else Files(base))
     tokens = read_tokens(top, read)
     config = Config(
         ssh=SSHConfig.of(top.table("ssh"), read),
@@ -144,6 +178,10 @@ def parse(text: str, name: str, base: Path, read: Callable[[Path], bytes]) -> Co
             ("ssh", "token_authentication"),
             "nothing verifies a token: there is neither [[tokens]] nor [http] token_secret_files",
         )
+    told = {line for line, _ in problems.found}  # what is wrong in the text may well be so in fact
+    for problem in examine(config):
+        key, _, sentence = problem.partition(": ")
+        problems.add(tuple(key.split(".")), sentence, unless=told)
     if problems.found:
         raise ConfigError(problems.sentences())
     return config

@@ -39,7 +39,7 @@ class HTTPConfig:
             )
         for file in files:
             try:
-                text = read(table.base / file).strip()
+                text = read(table.file("token_secret_files", file, secret=True)).strip()
                 secret(text, ("HS256",))
             except OSError as error:
                 table.problem("token_secret_files", f"{file} cannot be read: {error.strerror}")

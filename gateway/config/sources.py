@@ -203,7 +203,7 @@ def _token(table: Table, read: Callable[[Path], bytes]) -> str:
 
 
 def _file(table: Table, key: str, read: Callable[[Path], bytes]) -> bytes:
-    path = table.maybe_path(key)
+    path = table.maybe_path(key, secret=key == "token_file")
     if path is None:
         return b""
     try:

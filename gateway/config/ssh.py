@@ -121,7 +121,7 @@ class SSHConfig:
 
 def _paths(table: Table, key: str) -> tuple[Path, ...]:
     """One file or several; relative ones are below the table's base."""
-    return tuple(table.base / name for name in table.texts(key, ()))
+    return tuple(table.file(key, name) for name in table.texts(key, ()))
 
 
 def _host_keys(table: Table) -> tuple[Path, ...]:
@@ -131,8 +131,8 @@ def _host_keys(table: Table) -> tuple[Path, ...]:
         table.problem("host_keys", "give either host_key or host_keys")
     if "host_keys" in table.data and not several:
         table.problem("host_keys", "name at least one file")
-    one = table.path("host_key", "ssh_host_ed25519_key")
-    return tuple(table.base / name for name in several) or (one,)
+    one = table.path("host_key", "ssh_host_ed25519_key", secret=True)
+    return tuple(table.file("host_keys", name, secret=True) for name in several) or (one,)
 
 
 def _banner(table: Table, read: Callable[[Path], bytes]) -> str:

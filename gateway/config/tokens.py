@@ -89,7 +89,7 @@ def _keys(table: Table, algorithms: tuple[str, ...], read: Callable[[Path], byte
             table.problem(key, "name at least one file")
         for file in files:
             try:
-                text = read(table.base / file)
+                text = read(table.file(key, file, secret=key == "secret_files"))
                 yield from [secret(text.strip(), algorithms)] if key == "secret_files" else read_keys(text, algorithms)
             except OSError as error:
                 table.problem(key, f"{file} cannot be read: {error.strerror}")

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from twisted.conch.ssh.keys import BadKeyError, EncryptedKeyError, Key
 
 from gateway.errors import ConfigError
+from gateway.files import exposed
 from gateway.ssh.wire import string
 
 MAX_SIZE = 64 << 10  # bytes of a key's file
@@ -82,18 +83,18 @@ def host_key(path: Path, *, create: bool = True) -> Key:
         if create:
             make(path)
         with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode & 0o777
+            why = exposed(os.fstat(file.fileno()))
             text = file.read(MAX_SIZE)
-        if mode & 0o077:
-            raise ConfigError([f"{path}: the SSH host key can be read by others (mode {mode:04o}): chmod 600"])
+        if why:
+            raise ConfigError([f"ssh.host_key: {path}: the SSH host key {why}"])
         key: Key = Key.fromString(text)
     except OSError as error:
-        raise ConfigError([f"{path}: the SSH host key cannot be used: {error.strerror}"]) from error
+        raise ConfigError([f"ssh.host_key: {path}: the SSH host key cannot be used: {error.strerror}"]) from error
     except (BadKeyError, EncryptedKeyError, UnsupportedAlgorithm, ValueError, TypeError) as error:
-        raise ConfigError([f"{path}: not an SSH private key without a passphrase"]) from error
+        raise ConfigError([f"ssh.host_key: {path}: not an SSH private key without a passphrase"]) from error
     if key.isPublic() or key.type() == "DSA" or (key.type() == "RSA" and key.size() < MIN_RSA_BITS):
         safe = f"ed25519, ECDSA, or RSA of {MIN_RSA_BITS} bits"
-        raise ConfigError([f"{path}: not a private key of a kind that is safe: {safe}"])
+        raise ConfigError([f"ssh.host_key: {path}: not a private key of a kind that is safe: {safe}"])
     return key
 
 

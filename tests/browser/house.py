@@ -30,6 +30,7 @@ class House:
         self._place = place
         self._socket = place / "agent.sock"
         (place / "token.secret").write_text(SECRET)
+        (place / "token.secret").chmod(0o600)
         (place / "vmgate.toml").write_text(
             'ready_file = "ready.json"\n[http]\nlisten = "tcp:0:interface=127.0.0.1"\n'
             'token_secret_files = "token.secret"\n[audit]\nfile = "audit.log"\n'

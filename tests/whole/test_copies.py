@@ -39,6 +39,7 @@ class House:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(state / "identity")], check=True)
         (state / "authorized_keys").write_text(f'instances="*" {(state / "identity.pub").read_text()}')
         (state / "secret").write_text(SECRET)
+        (state / "secret").chmod(0o600)
         (state / "vmgate.toml").write_text(
             'ready_file = "ready.json"\n[ssh]\nlisten = "tcp:0:interface=127.0.0.1"\nwait_for_agent = 30\n'
             '[http]\nlisten = "tcp:0:interface=127.0.0.1"\ntoken_secret_files = "secret"\n'

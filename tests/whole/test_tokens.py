@@ -271,6 +271,7 @@ def test_no_token_and_no_secret_is_in_anything_that_is_written(
     files |= {"rsa.pem": public_pem(private_key("rsa", 2)), "private.pem": private_pem(private_key("rsa", 3))}
     for name, text in files.items():
         (given / name).write_bytes(text)
+        (given / name).chmod(0o600)
     tables = (
         f'[log]\nlevel = "debug"\nformat = "{form}"\n[recording]\nexecs = true\ninput = true\ninstances = ["*"]\n'
         + by_url(published)

@@ -32,6 +32,7 @@ def twistd(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     (tmp_path / "token.secret").write_text("s" * 40)
+    (tmp_path / "token.secret").chmod(0o600)
     file = tmp_path / "vmgate.toml"
     file.write_text(
         """
