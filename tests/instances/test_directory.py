@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -205,3 +208,58 @@ async def test_without_inotify_it_is_looked_now_and_then(
     bind(short / "a" / "v.sock")
     await house.until_ids("a")
     assert sum("max_user_watches" in line for line in said) == 1
+
+
+class Chance:
+    """Changes of every kind below a directory, as a seed has them."""
+
+    def __init__(self, base: Path, seed: int) -> None:
+        self._base = base
+        self._chance = random.Random(seed)
+
+    def _some(self) -> Path:
+        return self._base / self._chance.choice("abcd")
+
+    def change(self) -> None:
+        one, other = self._some(), self._some()
+        deep = one / "run"
+        what = self._chance.choice(
+            ["make", "make", "socket", "socket", "unlink", "rename", "swap", "link", "clear", "all"]
+        )
+        with contextlib.suppress(OSError):
+            if what == "make":
+                deep.mkdir(parents=True)
+            elif what == "socket":
+                os.mknod(deep / "v.sock", stat.S_IFSOCK | 0o600)
+            elif what == "unlink":
+                (deep / "v.sock").unlink()
+            elif what == "rename":
+                one.rename(other)
+            elif what == "swap":
+                (one / "run").rename(other / "run")
+            elif what == "link":
+                one.symlink_to(other)
+            elif what == "clear":
+                one.unlink() if one.is_symlink() else shutil.rmtree(one)
+            else:
+                shutil.rmtree(self._base)
+                self._base.mkdir()
+
+    def truth(self) -> list[str]:
+        """Which guests there are, told otherwise than the gateway tells it."""
+        return sorted(
+            path.parts[-3]
+            for path in self._base.glob("*/run/v.sock")
+            if path.is_socket() and not path.parent.is_symlink() and not path.parent.parent.is_symlink()
+        )
+
+
+@pytest_twisted.ensureDeferred
+async def test_whatever_changes_is_noticed_by_inotify_alone(house: House, short: Path) -> None:
+    (short / "vms").mkdir()
+    house.follow(directory(short / "vms" / "{id}" / "run" / "v.sock"))
+    chance = Chance(short / "vms", seed=2111)
+    for _ in range(count(500, 40)):
+        for _ in range(4):
+            chance.change()
+        await house.until(lambda: house.ids == chance.truth())
