@@ -32,7 +32,8 @@ class PathPattern:
         ValueError."""
         base = os.path.dirname(text.partition("{id}")[0])
         parts = tuple(text[len(base.rstrip("/")) + 1 :].split("/"))
-        if parts[0].count("{id}") != 1 or not os.path.isabs(text) or any(part in ("", ".", "..") for part in parts):
+        odd = "\0" in text or any(part in ("", ".", "..") for part in parts)
+        if parts[0].count("{id}") != 1 or not os.path.isabs(text) or odd:
             raise ValueError(text)
         return cls(os.path.normpath(base), parts)
 
@@ -175,14 +176,15 @@ def _pattern(table: Table) -> PathPattern | None:
 
 def _url(table: Table, *, secret: bool) -> str:
     url = table.text("url")
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        if not fits or parts.username is not None or parts.fragment or not re.fullmatch(r"[!-~]{1,2000}", url):
+            raise ValueError(url)
     except ValueError:
-        fits = False
-    if not fits or parts.username is not None or not re.fullmatch(r"[!-~]{1,2000}", url) or parts.fragment:
         table.problem("url", "an http:// or https:// address without user and fragment is needed")
-    elif secret and parts.scheme == "http" and not _here(parts.hostname or ""):
+        return url
+    if secret and parts.scheme == "http" and not _here(parts.hostname or ""):
         table.problem("url", "a token goes to other machines by https:// alone")
     return url
 

@@ -97,8 +97,8 @@ def entries(path: str) -> Iterator[os.DirEntry[str]]:
                 yield entry
     except FileNotFoundError:
         return
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path!r} cannot be read: {getattr(error, 'strerror', error)}") from error
 
 
 def kind_of(path: str) -> str:

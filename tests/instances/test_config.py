@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from pathlib import Path
 
@@ -58,6 +60,9 @@ def test_each_kind_has_its_keys_and_their_defaults() -> None:
         ('kind = "http"\nurl = "ftp://x/"', "6: sources.url: an http:// or https:// address"),
         ('kind = "http"\nurl = "http://anna:secret@x/"', "6: sources.url: an http:// or https:// address"),
         ('kind = "http"\nurl = "http://x:y/"', "6: sources.url: an http:// or https:// address"),
+        ('kind = "http"\nurl = "http://[/"', "6: sources.url: an http:// or https:// address"),
+        ('kind = "http"\nurl = "http://é/"', "6: sources.url: an http:// or https:// address"),
+        ('kind = "directory"\nvsock_socket = "/run/\\u0000/{id}"', "6: sources.vsock_socket: a path with {id} in it"),
         ('kind = "http"\nurl = "https://x/"\ntoken_file = "gone"', "7: sources.token_file: /gone: cannot be read"),
         ('kind = "http"\nurl = "https://x/"\ntoken_file = "empty"', "7: sources.token_file: /empty: a token has"),
         ('kind = "http"\nurl = "https://x/"\ntoken_file = "two"', "7: sources.token_file: a token is one word"),
@@ -70,6 +75,13 @@ def test_a_problem_is_told_with_its_line(lines: str, problem: str) -> None:
         configured(f"\n[[sources]]\n{lines}\n", files=files)
     assert any(f"vmgate.toml:{problem}" in told for told in caught.value.problems), caught.value.problems
     assert not any("secret" in told for told in caught.value.problems if "url" not in told)
+
+
+@given(st.text(), st.text())
+def test_any_url_and_path_is_a_source_or_a_problem(url: str, path: str) -> None:
+    text = f'[[sources]]\nkind = "http"\nurl = {json.dumps(url)}\nvsock_socket = {json.dumps("/" + path)}\n'
+    with contextlib.suppress(ConfigError):
+        assert configured(text)
 
 
 def test_two_sources_do_not_look_at_one_place() -> None:
