@@ -132,7 +132,8 @@ class Gateway(Service):
 
     def _unready(self) -> list[str]:
         """Why no new clients should be sent here; empty when they may."""
-        return ["draining: the gateway stops"] if self._drain else []
+        draining = ["draining: the gateway stops"] if self._drain else []
+        return [*draining, *self._instances.unanswered]
 
     def startService(self) -> None:
         """Say that we are ready, and take SIGHUP as a wish to reload, SIGTERM and SIGINT as one to stop."""

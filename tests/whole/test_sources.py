@@ -10,6 +10,7 @@ import signal
 import stat
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -274,6 +275,26 @@ def test_bad_sources_and_ten_thousand_instances_delay_nobody(short: Path, tmp_pa
     )
     assert "no answer within 2 s" in log
     assert with_sources < usual * 3
+
+
+def ready(house: Demo) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(house.about["metrics_url"].replace("metrics", "readyz"), timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_a_source_that_never_answered_is_a_reason_not_to_be_ready(tmp_path: Path) -> None:
+    with hangs() as lister:
+        sources = f'[[sources]]\nkind = "http"\nurl = "{lister.url}"\nrefresh = 1\ntimeout = 1\n'
+        with gateway(tmp_path, {}, sources=sources) as house:
+            reason = f"http {lister.url}: no answer within 1 s\n"
+            until(lambda: ready(house) == (503, reason), what="it says why it is not ready")
+            config = house.state / "vmgate.toml"
+            config.write_text(config.read_text().replace(sources, ""))
+            os.kill(house.gateway_pid, signal.SIGHUP)
+            until(lambda: ready(house) == (200, "ok\n"), what="it is ready")
 
 
 def test_a_reload_with_a_wrong_source_changes_nothing_and_a_right_one_keeps_everybody(house: Demo, vms: Path) -> None:
