@@ -4,28 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
+from google.protobuf.message import DecodeError, Message
 from grpc import aio
 
 from agent.order import Broken
 
 FIRST_MESSAGE_SECONDS = 30.0
 
+T = TypeVar("T", bound=Message)
 Context: TypeAlias = aio.ServicerContext[Any, Any]
 
 
-async def first(context: aio.ServicerContext[Any, Any]) -> Any:
-    """The `start` that a call begins with. Raises Broken when another message comes, or none within
-    FIRST_MESSAGE_SECONDS."""
+async def first(context: Context) -> bytes:
+    """The message that a call begins with. Raises Broken when none comes within FIRST_MESSAGE_SECONDS."""
     try:
         async with asyncio.timeout(FIRST_MESSAGE_SECONDS):
-            request = await context.read()
+            message = await context.read()
     except TimeoutError:
         raise Broken("no start came") from None
-    if request is aio.EOF or request.WhichOneof("request") != "start":
+    if message is aio.EOF:
+        raise Broken("the first message must be a start")
+    return bytes(message)
+
+
+async def first_start(kind: type[T], context: Context) -> Any:
+    """The `start` that a call begins with. Raises Broken when another message comes, or none in time."""
+    request: Any = parsed(kind, await first(context))
+    if request.WhichOneof("request") != "start":
         raise Broken("the first message must be a start")
     return request.start
+
+
+def parsed(kind: type[T], message: bytes) -> T:
+    """A message of that kind. Raises Broken when the bytes are none."""
+    try:
+        return kind.FromString(message)
+    except DecodeError:
+        raise Broken(f"not a {kind.DESCRIPTOR.name}") from None
 
 
 def named(session_id: str) -> str:

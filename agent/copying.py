@@ -16,13 +16,12 @@ import socket
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
-from google.protobuf.message import DecodeError, Message
 from grpc import aio
 
 from agent import copy
-from agent.call import FIRST_MESSAGE_SECONDS, Context, named
+from agent.call import Context, first, named, parsed
 from agent.copy.found import stat_path
 from agent.copy.frames import FAILED, LENGTH, LIMIT, VERDICT, WORDS
 from agent.line import Leader, Line
@@ -36,8 +35,6 @@ STATS = 16  # at once, of those that are the host's sign of life, and of those w
 STAT_SECONDS = 20.0  # for a user's stat: the host asks no longer
 EXIT_SECONDS = 5.0  # for a child to end after its verdict
 PIECE = 256 << 10  # bytes read from a child at once
-
-T = TypeVar("T", bound=Message)
 
 _log = logging.getLogger("agent")
 
@@ -106,11 +103,11 @@ class Copies:
 
     async def put(self, context: Context) -> None:
         """vmgate.v1.Agent.Put. Raises Broken, Died and LauncherLost."""
-        first = await _first(context)
-        start = _parsed(vmgate_pb2.PutRequest, first).start
+        message = await first(context)
+        start = parsed(vmgate_pb2.PutRequest, message).start
         try:
             async with self._child(copy.PUT, start.user, start.session_id) as child:
-                await child.send(first)
+                await child.send(message)
                 await self._both_ways(child, context)
         except Refusal as refusal:
             refused = vmgate_pb2.Refused(reason=_explain(refusal, start.user))
@@ -118,12 +115,12 @@ class Copies:
 
     async def to_guest(self, context: Context) -> bytes:
         """guest.GuestService.CopyToGuest. Raises Broken, Died and LauncherLost."""
-        first = await _first(context)
-        if _parsed(guest_pb2.CopyToGuestRequest, first).WhichOneof("request") != "start":
+        message = await first(context)
+        if parsed(guest_pb2.CopyToGuestRequest, message).WhichOneof("request") != "start":
             raise Broken("the first message must be a start")
         try:
             async with self._child(copy.COPY_TO) as child:
-                await child.send(first)
+                await child.send(message)
                 async with _sending(child, context):
                     return await _only(child)
         except Refusal as refusal:
@@ -132,7 +129,7 @@ class Copies:
     async def from_guest(self, request: bytes, context: Context) -> None:
         """guest.GuestService.CopyFromGuest, read only as far as the client takes it. Raises Broken,
         Died and LauncherLost."""
-        asked = _parsed(guest_pb2.CopyFromGuestRequest, request)
+        asked = parsed(guest_pb2.CopyFromGuestRequest, request)
         try:
             async with self._child(copy.COPY_FROM, asked.user, asked.session_id) as child:
                 await child.send(request)
@@ -146,7 +143,7 @@ class Copies:
 
     async def stat(self, request: bytes) -> bytes:
         """guest.GuestService.StatPath. Raises Broken, Died and LauncherLost."""
-        asked = _parsed(guest_pb2.StatPathRequest, request)
+        asked = parsed(guest_pb2.StatPathRequest, request)
         if not asked.user:
             async with self._stats:
                 return (await _in_thread(asked, self._line.root)).SerializeToString()
@@ -252,24 +249,6 @@ async def _only(child: Child) -> bytes:
     if message is None or await child.receive() is not None:
         raise Died("it gives no answer, or more than one")
     return message
-
-
-async def _first(context: Context) -> bytes:
-    try:
-        async with asyncio.timeout(FIRST_MESSAGE_SECONDS):
-            message = await context.read()
-    except TimeoutError:
-        raise Broken("no start came") from None
-    if message is aio.EOF:
-        raise Broken("the first message must be a start")
-    return bytes(message)
-
-
-def _parsed(kind: type[T], message: bytes) -> T:
-    try:
-        return kind.FromString(message)
-    except DecodeError:
-        raise Broken(f"not a {kind.DESCRIPTOR.name}") from None
 
 
 def _explain(refusal: Refusal, user: str = "") -> str:

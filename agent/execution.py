@@ -16,18 +16,20 @@ from typing import Any
 
 from grpc import aio
 
-from agent.call import first, named
+from agent.call import Context, first_start, named, parsed
 from agent.intake import WINDOW, Intake
 from agent.line import Ending, Line
 from agent.order import Broken, Refusal, Start
 from agent.process import Process
 from agent.terminal import Size
+from proto import bulk
 from proto import guest_pb2 as pb
 
 REVISION = 1  # the newest ExecStart.revision that is understood
 DRAIN_SECONDS = 6.0  # after a timeout: the end of the session takes 5
 TIMED_OUT = 124
 CANNOT_RUN, NOT_FOUND = 126, 127
+OUTPUTS = (pb.ExecResponse.STDOUT_FIELD_NUMBER, pb.ExecResponse.STDERR_FIELD_NUMBER)
 
 _log = logging.getLogger("agent")
 
@@ -35,7 +37,8 @@ _log = logging.getLogger("agent")
 class Execution:
     """From the first message of a call to its last."""
 
-    def __init__(self, line: Line, context: aio.ServicerContext[pb.ExecRequest, pb.ExecResponse]) -> None:
+    def __init__(self, line: Line, context: Context) -> None:
+        """The call's messages are bytes."""
         self._line = line
         self._context = context
         self._writing = asyncio.Lock()  # gRPC takes one write at a time
@@ -47,7 +50,7 @@ class Execution:
     async def run(self) -> None:
         """Relay to the end. Raises Broken and LauncherLost; when it is cancelled, or the client
         is gone, the process's session is ended."""
-        self._start = await first(self._context)
+        self._start = await first_start(pb.ExecRequest, self._context)
         self._name = named(self._start.session_id)
         try:
             process = await self._spawn()
@@ -149,18 +152,19 @@ class Execution:
     async def _pump(self, process: Process, stream: int) -> None:
         """One output to the client: read, have it taken, read on."""
         while data := await process.read(stream):
-            await self._write(pb.ExecResponse(stderr=data) if stream else pb.ExecResponse(stdout=data))
+            await self._send(bulk.pack(OUTPUTS[stream], (data,)))
 
     async def _read_requests(self, process: Process) -> None:
         """The client's messages as they come; `_feed` takes what is for stdin."""
-        while (request := await self._context.read()) is not aio.EOF:
+        while (message := await self._context.read()) is not aio.EOF:
+            stdin = bulk.unpack(pb.ExecRequest.STDIN_FIELD_NUMBER, message)
+            if stdin is not None:
+                await self._take_stdin(stdin)
+                continue
+            request = parsed(pb.ExecRequest, message)
             match request.WhichOneof("request"):
                 case "stdin":
-                    self._intake.put(request.stdin)
-                    if not self._start.revision:
-                        await self._intake.emptied()  # the stream itself holds such a client back
-                    elif self._intake.size > WINDOW:
-                        raise Broken("more stdin came than the credit allowed")
+                    await self._take_stdin(request.stdin)
                 case "end":
                     self._intake.end()
                 case "resize":
@@ -178,6 +182,13 @@ class Execution:
         if not (process.tty and self._start.revision):
             self._intake.end()
 
+    async def _take_stdin(self, data: bytes) -> None:
+        self._intake.put(data)
+        if not self._start.revision:
+            await self._intake.emptied()  # the stream itself holds such a client back
+        elif self._intake.size > WINDOW:
+            raise Broken("more stdin came than the credit allowed")
+
     async def _feed(self, process: Process) -> None:
         """stdin to the process, and credit back to the client for what went."""
         while data := await self._intake.take():
@@ -190,8 +201,11 @@ class Execution:
     # To the client.
 
     async def _write(self, response: pb.ExecResponse) -> None:
+        await self._send(response.SerializeToString())
+
+    async def _send(self, message: bytes) -> None:
         async with self._writing:
-            await self._context.write(response)
+            await self._context.write(message)
 
     async def _tell(self, ending: Ending, *, timed_out: bool) -> None:
         """The last message."""

@@ -19,11 +19,12 @@ from grpc import aio
 
 from agent import endpoint
 from agent.accept import accepted
-from agent.call import Context, first, named
+from agent.call import Context, first_start, named, parsed
 from agent.endpoint import Endpoint, Place, Unreached
 from agent.intake import WINDOW, Intake
 from agent.line import Line
 from agent.order import Broken
+from proto import bulk
 from proto import vmgate_pb2 as pb
 
 PIECE = 256 << 10  # bytes: the most that one message carries
@@ -54,13 +55,13 @@ class Forwards:
 
     async def connect(self, context: Context) -> None:
         """One connection, to its end. Raises Broken and LauncherLost."""
-        start: pb.ConnectStart = await first(context)
+        start: pb.ConnectStart = await first_start(pb.ConnectRequest, context)
         name = named(start.session_id)
         try:
             sock = await self._reach(start)
         except Unreached as error:
             _log.info("Session %s: not connected: %s", name, error)
-            await context.write(pb.ConnectResponse(refused=pb.Refused(reason=str(error))))
+            await context.write(pb.ConnectResponse(refused=pb.Refused(reason=str(error))).SerializeToString())
             return
         with sock:
             _log.info("Session %s: connected", name)
@@ -94,7 +95,7 @@ class Forwards:
 
     async def listen(self, context: Context) -> None:
         """One listener, until its call ends. Raises Broken and LauncherLost."""
-        start: pb.ListenStart = await first(context)
+        start: pb.ListenStart = await first_start(pb.ListenRequest, context)
         name = named(start.session_id)
         if start.place.WhichOneof("place") is None:
             raise Broken("listen where?")
@@ -102,7 +103,7 @@ class Forwards:
             listening = await endpoint.opened(self._line, start.user, _place(start.place), listening=True)
         except Unreached as error:
             _log.info("Session %s: not listening: %s", name, error)
-            await context.write(pb.ListenResponse(refused=pb.Refused(reason=str(error))))
+            await context.write(pb.ListenResponse(refused=pb.Refused(reason=str(error))).SerializeToString())
             return
         with contextlib.closing(listening):
             _log.info("Session %s: listening", name)
@@ -140,15 +141,18 @@ class Connection:
             await _end(requests, ways)
 
     async def _write(self, response: pb.ConnectResponse) -> None:
+        await self._send(response.SerializeToString())
+
+    async def _send(self, message: bytes) -> None:
         async with self._writing:
-            await self._context.write(response)
+            await self._context.write(message)
 
     async def _outward(self) -> None:
         """From the socket, within the client's credit; then the end of this way."""
         with contextlib.suppress(OSError):  # a reset is an end
             while await self._allowed() and (data := await self._receive()):
                 self._credit -= len(data)
-                await self._write(pb.ConnectResponse(data=data))
+                await self._send(bulk.pack(pb.ConnectResponse.DATA_FIELD_NUMBER, (data,)))
         await self._write(pb.ConnectResponse(end=pb.ConnectEnd()))
 
     async def _receive(self) -> bytes:
@@ -177,14 +181,15 @@ class Connection:
             await self._write(pb.ConnectResponse(credit=credit))
 
     async def _read_requests(self) -> None:
-        while (request := await self._context.read()) is not aio.EOF:
+        while (message := await self._context.read()) is not aio.EOF:
+            data = bulk.unpack(pb.ConnectRequest.DATA_FIELD_NUMBER, message)
+            if data is not None:
+                await self._take(data)
+                continue
+            request = parsed(pb.ConnectRequest, message)
             match request.WhichOneof("request"):
-                case "data" if self._unwanted:
-                    await self._pay(len(request.data))
                 case "data":
-                    self._intake.put(request.data)
-                    if self._intake.size > WINDOW:
-                        raise Broken("more came than the credit allowed")
+                    await self._take(request.data)
                 case "credit":
                     self._credit = min(self._credit + request.credit, CREDIT)
                     self._granted.set()
@@ -195,6 +200,14 @@ class Connection:
                 case "start":
                     raise Broken("a second start came")
         self._intake.end()
+
+    async def _take(self, data: bytes) -> None:
+        if self._unwanted:
+            await self._pay(len(data))
+            return
+        self._intake.put(data)
+        if self._intake.size > WINDOW:
+            raise Broken("more came than the credit allowed")
 
     def _stop_reading(self) -> None:
         """As though the other side had ended its way, which a unix socket's other side can see."""
@@ -233,7 +246,7 @@ class Listener:
 
     async def _write(self, response: pb.ListenResponse) -> None:
         async with self._writing:
-            await self._context.write(response)
+            await self._context.write(response.SerializeToString())
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -258,7 +271,8 @@ class Listener:
             await self._write(pb.ListenResponse(arrival=pb.Arrival(id=id, host=host, port=port)))
 
     async def _read_requests(self) -> None:
-        while (request := await self._context.read()) is not aio.EOF:
+        while (message := await self._context.read()) is not aio.EOF:
+            request = parsed(pb.ListenRequest, message)
             match request.WhichOneof("request"):
                 case "drop":
                     arrived = self._forwards.arrived.get(request.drop)

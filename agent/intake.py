@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-WINDOW = 1 << 20  # bytes that a client may send before any of them went on
-CREDIT_STEP = WINDOW // 8  # credit is given in pieces of at least this size
+WINDOW = 2 << 20  # bytes that a client may send before any of them went on
+CREDIT_STEP = WINDOW // 4  # credit is given in pieces of at least this size
 
 
 class Intake:

@@ -52,35 +52,26 @@ T = TypeVar("T")
 _log = logging.getLogger("agent")
 
 
-class GuestService(guest_pb2_grpc.GuestServiceServicer):
-    """proto/guest.proto. Each call lives and ends on its own."""
-
-    def __init__(self, line: Line) -> None:
-        self._line = line
-
-    async def Exec(self, _requests: object, context: Context) -> None:
-        await _answer(context, Execution(self._line, context).run())
-
-
 class AgentService(vmgate_pb2_grpc.AgentServicer):
-    """proto/vmgate.proto."""
-
-    def __init__(self, line: Line) -> None:
-        self._forwards = Forwards(line)
+    """What of proto/vmgate.proto is a question with one answer."""
 
     async def Hello(self, _request: vmgate_pb2.HelloRequest, _context: Context) -> vmgate_pb2.HelloResponse:
         return vmgate_pb2.HelloResponse(revision=REVISION, version=VERSION, boot_id=_boot_id(), abilities=ABILITIES)
 
-    async def Connect(self, _requests: object, context: Context) -> None:
-        await _answer(context, self._forwards.connect(context))
 
-    async def Listen(self, _requests: object, context: Context) -> None:
-        await _answer(context, self._forwards.listen(context))
+def _add_calls(line: Line, server: aio.Server) -> None:
+    """The calls that carry bytes, whose messages are read where they are for: each lives and ends on its own. To
+    be added behind the services, which know these calls too."""
+    copies, forwards = Copies(line), Forwards(line)
 
+    async def execute(_requests: object, context: Context) -> None:
+        await _answer(context, Execution(line, context).run())
 
-def _add_relays(copies: Copies, server: aio.Server) -> None:
-    """The calls whose messages are passed on as they come, without (de)serializers. To be added behind
-    the services, which know these calls too."""
+    async def connect(_requests: object, context: Context) -> None:
+        await _answer(context, forwards.connect(context))
+
+    async def listen_there(_requests: object, context: Context) -> None:
+        await _answer(context, forwards.listen(context))
 
     async def put(_requests: object, context: Context) -> None:
         await _answer(context, copies.put(context))
@@ -94,10 +85,18 @@ def _add_relays(copies: Copies, server: aio.Server) -> None:
     async def stat(request: bytes, context: Context) -> bytes:
         return await _answer(context, copies.stat(request))
 
-    server.add_registered_method_handlers("vmgate.v1.Agent", {"Put": grpc.stream_stream_rpc_method_handler(put)})
+    server.add_registered_method_handlers(
+        "vmgate.v1.Agent",
+        {
+            "Put": grpc.stream_stream_rpc_method_handler(put),
+            "Connect": grpc.stream_stream_rpc_method_handler(connect),
+            "Listen": grpc.stream_stream_rpc_method_handler(listen_there),
+        },
+    )
     server.add_registered_method_handlers(
         "guest.GuestService",
         {
+            "Exec": grpc.stream_stream_rpc_method_handler(execute),
             "CopyToGuest": grpc.stream_unary_rpc_method_handler(to_guest),
             "CopyFromGuest": grpc.unary_stream_rpc_method_handler(from_guest),
             "StatPath": grpc.unary_unary_rpc_method_handler(stat),
@@ -138,9 +137,9 @@ async def serve(where: Listen, launcher: socket.socket, root: Root, manager: Man
     when the host can come in, and when no more."""
     line = Line(launcher, root)
     server = aio.server(options=OPTIONS)
-    guest_pb2_grpc.add_GuestServiceServicer_to_server(GuestService(line), server)  # type: ignore[no-untyped-call]
-    vmgate_pb2_grpc.add_AgentServicer_to_server(AgentService(line), server)  # type: ignore[no-untyped-call]
-    _add_relays(Copies(line), server)
+    guest_pb2_grpc.add_GuestServiceServicer_to_server(guest_pb2_grpc.GuestServiceServicer(), server)  # type: ignore[no-untyped-call]
+    vmgate_pb2_grpc.add_AgentServicer_to_server(AgentService(), server)  # type: ignore[no-untyped-call]
+    _add_calls(line, server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     for name in ("", "guest.GuestService", "vmgate.v1.Agent"):

@@ -1,14 +1,16 @@
-"""Measure, print, and write it down: `python -m bench [--quick] [--only WORD]`."""
+"""Measure, print, and write it down: `python -m bench [--quick | --guard] [--only CASES]`."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from collections.abc import Iterable
 
-from bench import report
+from bench import guard, report
 from bench.cases import copies, crowd, echo, floor, link, login, small, stream, web
 from bench.figures import Case
-from bench.yard import FULL, QUICK, opened
+from bench.yard import FULL, GUARD, QUICK, Plan, opened
 
 CASES = {
     "login": login.run,
@@ -21,23 +23,59 @@ CASES = {
     "link": link.run,
     "floor": floor.run,
 }
+GUARDED = ("login", "stream", "copies", "small")  # medians that a busy machine moves least
 
 
 def main() -> None:
     """Run the cases that are wanted."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="less of everything: under 3 minutes")
-    parser.add_argument("--only", action="append", choices=CASES, help="these cases alone; writes no docs")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--quick", action="store_true", help="less of everything: under 3 minutes")
+    how.add_argument("--guard", action="store_true", help="2 minutes; fails when it is slower than was accepted")
+    parser.add_argument("--accept", action="store_true", help="with --guard: accept what is found")
+    parser.add_argument("--only", action="append", choices=CASES, help="these cases alone; docs/ stays as it is")
     options = parser.parse_args()
-    plan = QUICK if options.quick else FULL
+    if options.guard:
+        watch(options.only or GUARDED, accept=options.accept)
+        return
+    mode, plan = ("quick", QUICK) if options.quick else ("full", FULL)
     began = time.monotonic()
+    found = report.results(run(plan, options.only or CASES), mode, time.monotonic() - began)
+    found["seconds"] = round(time.monotonic() - began)
+    report.write(found)
+    if mode == "full" and not options.only:
+        report.publish(found)
+
+
+def run(plan: Plan, names: Iterable[str], *, alone: bool = False) -> list[Case]:
+    """These cases, told as they are found."""
     found: list[Case] = []
-    with opened(plan) as yard:
-        for name in options.only or CASES:
+    with opened(plan, alone=alone) as yard:
+        for name in names:
             for case in CASES[name](yard):
                 found.append(case)
                 print(report.line(case), flush=True)
-    report.write(found, "quick" if options.quick else "full", time.monotonic() - began)
+    return found
+
+
+def watch(names: Iterable[str], *, accept: bool) -> None:
+    """Compare with what was accepted; what looks too slow is measured once more before it counts."""
+    began = time.monotonic()
+    found = {case.case: case for case in run(GUARD, names, alone=True)}
+    accepted = {} if accept else guard.accepted()
+    if guard.slow(found.values(), accepted):
+        print("Again, since some of it looks too slow:")
+        for case in run(GUARD, names, alone=True):
+            found[case.case] = guard.better(found.get(case.case, case), case)
+    report.write(report.results(list(found.values()), "guard", time.monotonic() - began))
+    if accept:
+        guard.accept(found.values())
+        return
+    guard.tell(found.values(), accepted)
+    failed = guard.slow(found.values(), accepted)
+    for words in failed:
+        print(f"bench: {words}", file=sys.stderr)
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

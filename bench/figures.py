@@ -44,6 +44,7 @@ class Case:
     others: Mapping[str, float] = field(default_factory=dict)  # the figures of other servers
     cpu: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # server → process → seconds a GiB
     memory: Mapping[str, float] = field(default_factory=dict)  # server → MiB, at its peak
+    amount: str = ""  # how much of it this run did
 
     @property
     def ratio(self) -> float | None:
@@ -60,6 +61,7 @@ class Case:
         return rounded(  # type: ignore[no-any-return]
             {
                 "case": self.case,
+                "amount": self.amount,
                 "unit": self.unit,
                 "better": "less" if self.less else "more",
                 "ours": self.ours,
@@ -105,6 +107,7 @@ def compared(
     rival: str = THEIRS,
     cpu: Mapping[str, Mapping[str, float]] | None = None,
     memory: Mapping[str, float] | None = None,
+    amount: str = "",
 ) -> Case:
     """A case of each server's figure, ours among them."""
     others = {name: figure for name, figure in figures.items() if name not in (OURS, rival)}

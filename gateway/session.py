@@ -24,6 +24,7 @@ from gateway.model import Ending, Limit, Outcome, Window
 
 # How long after the guest should have ended a command by its timeout the gateway does it, seconds.
 TIMEOUT_GRACE = 10
+JOINED = 256 << 10  # bytes that go on at once, of those that wait: a message more costs more than its bytes
 
 
 P = TypeVar("P")
@@ -59,7 +60,8 @@ class Intake(Generic[P]):
         self._wake()
 
     def take(self) -> Deferred[tuple[P, int] | None]:
-        """The next piece as it came with what it counts for, None at the end. One call at a time."""
+        """The next piece with what it counts for, None at the end. One call at a time. Bytes that wait
+        behind bytes come with them."""
         waiting: Deferred[tuple[P, int] | None] = Deferred(lambda _: self._forget())
         self._waiting = waiting
         self._wake()
@@ -73,12 +75,24 @@ class Intake(Generic[P]):
         if waiting is None or not (self._queue or self._finished):
             return
         self._waiting = None
-        if self._queue:
-            piece, size = self._queue.popleft()
+        waiting.callback(self._next() if self._queue else None)
+
+    def _next(self) -> tuple[P, int]:
+        piece, size = self._queue.popleft()
+        self._weight -= self._weigh(piece)
+        if not isinstance(piece, bytes):
+            return piece, size
+        run, length = [piece], len(piece)
+        while self._queue:
+            piece, counts = self._queue[0]
+            if not isinstance(piece, bytes) or length + len(piece) > JOINED:
+                break
+            self._queue.popleft()
             self._weight -= self._weigh(piece)
-            waiting.callback((piece, size))
-        else:
-            waiting.callback(None)
+            run.append(piece)
+            length += len(piece)
+            size += counts
+        return (run[0] if len(run) == 1 else b"".join(run)), size  # type: ignore[return-value]  # bytes are a P here
 
 
 class Session(ABC):

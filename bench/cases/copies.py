@@ -26,7 +26,10 @@ def run(yard: Yard) -> Iterator[Case]:
         "scp -O out": (scp, ("{host}:{}", str(back))),
     }
     for name, (copy, words) in ways.items():
-        servers = {**yard.ciphers, **({} if "scp" in name else {"asyncssh": yard.rest["asyncssh"]})}
+        servers = {
+            **yard.ciphers,
+            **({} if "scp" in name else {name: server for name, server in yard.rest.items() if name == "asyncssh"}),
+        }
 
         def measure(server: Server, copy=copy, words=words) -> float:  # type: ignore[no-untyped-def]
             nothing, all_of_it = copy(server, words, empty), copy(server, words, large)
@@ -37,7 +40,7 @@ def run(yard: Yard) -> Iterator[Case]:
         found = turns(servers, measure, rounds=plan.rounds, budget=plan.budget, metered=True, warm=False)
         rates = found.median(lambda seconds: plan.mib * PIECE / MB / seconds)
         yield compared(
-            f"{name}, {size(plan.mib)}", "MB/s", rates, Goal(">=", 1.0),
+            name, "MB/s", rates, Goal(">=", 1.0), amount=size(plan.mib),
             cpu=found.costs(plan.mib / 1024), memory=found.peak,
         )  # fmt: skip
 

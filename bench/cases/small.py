@@ -37,7 +37,7 @@ def run(yard: Yard) -> Iterator[Case]:
         for direction, copy in zip(("in", "out"), both, strict=True):
             rates = measured(yard, yard.two, copy, tree, there, back)
             known[f"{name} {direction}"] = rates["sshd"]
-            yield compared(f"{count}, {name} {direction}", "/s", rates, Goal(">=", 1.0))
+            yield compared(f"{name} {direction}", "files/s", rates, Goal(">=", 1.0), amount=count)
     ours: dict[str, tuple[Copy, Copy, Goal | None]] = {
         "vmgate cp": (cp_in, cp_out, Goal(">=", 3.0)),
         "WebSocket cp": (web_in, web_out, None),
@@ -47,12 +47,7 @@ def run(yard: Yard) -> Iterator[Case]:
             rates = measured(yard, {"vmgate": yard.vmgate}, copy, tree, there, back)
             theirs = known[f"scp -r {direction}"]
             yield Case(
-                f"{count}, {name} {direction}, to scp -r on sshd",
-                "/s",
-                rates["vmgate"],
-                theirs,
-                goal,
-                rival="sshd, scp -r",
+                f"{name} {direction}", "files/s", rates["vmgate"], theirs, goal, rival="sshd, scp -r", amount=count
             )
 
 

@@ -28,21 +28,21 @@ def compare(yard: Yard, name: str, measure: Callable[[Server], float]) -> Iterat
     found = turns(yard.all, measure, rounds=plan.rounds, budget=plan.budget, metered=True, warm=False)
     rates = found.median(lambda seconds: mib * PIECE / MB / seconds)
     costs = found.costs(mib / 1024)
-    what = f"{name}, {size(mib)}"
-    yield compared(what, "MB/s", rates, Goal(">=", 1.2), cpu=costs, memory=found.peak)
+    amount = size(mib)
+    yield compared(name, "MB/s", rates, Goal(">=", 1.2), cpu=costs, memory=found.peak, amount=amount)
     same = {"vmgate": rates["vmgate"], "sshd, same cipher": rates["sshd, same cipher"]}
-    yield compared(f"{what}, same cipher", "MB/s", same, Goal(">=", 0.9), rival="sshd, same cipher")
-    yield gateway_cost(what, found, mib)
+    yield compared(f"{name}, same cipher", "MB/s", same, Goal(">=", 0.9), rival="sshd, same cipher", amount=amount)
+    yield gateway_cost(name, found, mib)
 
 
-def gateway_cost(what: str, found: Found, mib: int) -> Case:
+def gateway_cost(name: str, found: Found, mib: int) -> Case:
     """Processor seconds a GiB of the gateway, to those of sshd's processes."""
     costs = found.costs(mib / 1024)
     ours, theirs = (
         costs["vmgate"].get("gateway", 0.0),
         sum(spent for name, spent in costs["sshd"].items() if name.startswith("sshd")),
     )
-    return Case(f"{what}: gateway's CPU", "s/GiB", ours, theirs, Goal("<=", 1.2), less=True)
+    return Case(f"{name}: gateway's CPU", "s/GiB", ours, theirs, Goal("<=", 1.2), less=True, amount=size(mib))
 
 
 def size(mib: int) -> str:

@@ -35,8 +35,8 @@ def run(yard: Yard) -> Iterator[Case]:
         )
         rates = found.median(lambda seconds: plan.mib * PIECE / MB / seconds)
         yield compared(
-            f"WebSocket exec output, {size(plan.mib)}", "MB/s", rates, goal(rates["websockets"]), rival="websockets",
-            cpu=found.costs(plan.mib / 1024), memory=found.peak,
+            "WebSocket exec output", "MB/s", rates, goal(rates["websockets"]), rival="websockets",
+            cpu=found.costs(plan.mib / 1024), memory=found.peak, amount=size(plan.mib),
         )  # fmt: skip
         large = yard.place / "large"
         if not large.exists():
@@ -48,8 +48,8 @@ def run(yard: Yard) -> Iterator[Case]:
         )  # fmt: skip
         rates = found.median(lambda seconds: plan.mib * PIECE / MB / seconds)
         yield compared(
-            f"WebSocket cp out, {size(plan.mib)}", "MB/s", rates, goal(rates["websockets"]), rival="websockets",
-            cpu=found.costs(plan.mib / 1024), memory=found.peak,
+            "WebSocket cp out", "MB/s", rates, goal(rates["websockets"]), rival="websockets",
+            cpu=found.costs(plan.mib / 1024), memory=found.peak, amount=size(plan.mib),
         )  # fmt: skip
 
 

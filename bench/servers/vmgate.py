@@ -38,6 +38,8 @@ listen = "tcp:0:interface=127.0.0.1"
 token_secret_files = "token.secret"
 [audit]
 file = "audit.log"
+[sessions]
+drain = 1
 [[instances]]
 id = "vmgate"
 name = "vmgate"

@@ -13,6 +13,7 @@ from gateway.guest import answer
 from gateway.guest.crossing import deferred
 from gateway.guest.verdict import Verdict
 from gateway.model import Entry, Kind
+from proto import bulk
 from proto import guest_pb2 as pb
 
 FINISH_SECONDS = 120.0  # for the guest to put a whole file in place
@@ -66,7 +67,7 @@ class Delivery:
 
     async def _send(self, data: bytes) -> None:
         for piece in answer.pieces(data, answer.SENT):
-            if not await self._write(pb.CopyToGuestRequest(data=piece).SerializeToString()):
+            if not await self._write(bulk.pack(pb.CopyToGuestRequest.DATA_FIELD_NUMBER, (piece,))):
                 raise GuestFailed(message="it ended the copy before all was sent")
 
     async def _finish(self) -> int:

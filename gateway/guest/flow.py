@@ -45,13 +45,13 @@ class Flow:
         self._ending = Deferred(lambda _: None)
         return self._ending
 
-    def piece(self) -> bytes:
-        """The next bytes that may go now, b"" when there are none."""
+    def piece(self) -> memoryview:
+        """The next bytes that may go now, none when there are none."""
         length = min(len(self._data), SENT)
         if not self._free:
             length = min(length, self._credit)
             self._credit -= length
-        piece, self._data = bytes(self._data[:length]), self._data[length:]
+        piece, self._data = self._data[:length], self._data[length:]
         return piece
 
     def finishes(self) -> bool:

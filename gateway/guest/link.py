@@ -16,6 +16,7 @@ from gateway.guest.channel import Channel, Metadata
 from gateway.guest.flow import Flow
 from gateway.guest.stream import Stream
 from gateway.model import Place, TCPPlace, UnixPlace
+from proto import bulk
 from proto import vmgate_pb2 as pb
 
 CONNECT_SECONDS = 40.0  # the agent itself gives up after 30
@@ -126,7 +127,7 @@ class Link:
                 self._news.clear()
                 message = self._next()
                 if message is not None:
-                    await self._call.write(message.SerializeToString())
+                    await self._call.write(message)
                 else:
                     await self._news.wait()
         except (aio.AioRpcError, aio.BaseError, asyncio.InvalidStateError):
@@ -134,9 +135,17 @@ class Link:
         finally:
             flow.close()
 
-    def _next(self) -> pb.ConnectRequest | None:
+    def _next(self) -> bytes | None:
         """What goes next; what is no data overtakes it."""
         self._flow.settle()
+        word = self._word()
+        if word is not None:
+            return word.SerializeToString()
+        if piece := self._flow.piece():
+            return bulk.pack(pb.ConnectRequest.DATA_FIELD_NUMBER, (piece,))
+        return pb.ConnectRequest(end=pb.ConnectEnd()).SerializeToString() if self._flow.finishes() else None
+
+    def _word(self) -> pb.ConnectRequest | None:
         if self._start is not None:
             start, self._start = self._start, None
             return pb.ConnectRequest(start=start)
@@ -146,13 +155,16 @@ class Link:
         if self._deaf is False:
             self._deaf = True
             return pb.ConnectRequest(deaf=pb.ConnectDeaf())
-        if piece := self._flow.piece():
-            return pb.ConnectRequest(data=piece)
-        return pb.ConnectRequest(end=pb.ConnectEnd()) if self._flow.finishes() else None
+        return None
 
     # From the guest.
 
     def _parse(self, raw: bytes) -> Iterator[bytes]:
+        data = bulk.unpack(pb.ConnectResponse.DATA_FIELD_NUMBER, raw)
+        if data is not None and self._known.called:
+            if not self._ended:
+                yield from answer.pieces(data, answer.RECEIVED)
+            return
         message = answer.decode(pb.ConnectResponse, raw)
         kind = message.WhichOneof("response")
         if kind == "refused":

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 
 from gateway.guest.flow import Flow
 from gateway.model import SIGNALS, Window
+from proto import bulk
 from proto import guest_pb2 as pb
 
 SIGNALS_WAITING = 64
@@ -75,11 +76,16 @@ class Outbox:
         """Nobody reads stdout; a foreign agent has no word for it."""
         self._deaf = not self.foreign
 
-    def take(self) -> pb.ExecRequest | None:
+    def take(self) -> bytes | None:
         """The next message, None when nothing may go now. What it gave before has gone by then."""
         self._stdin.settle()
         if self.closed or self.finished:
             return None
+        word = self._word()
+        return self._next_of_stdin() if word is None else word.SerializeToString()
+
+    def _word(self) -> pb.ExecRequest | None:
+        """What overtakes stdin."""
         if self._start is not None:
             start, self._start = self._start, None
             return pb.ExecRequest(start=start)
@@ -91,17 +97,17 @@ class Outbox:
         if self._deaf:
             self._deaf = False
             return pb.ExecRequest(deaf=pb.ExecDeaf())
-        return self._next_of_stdin()
+        return None
 
-    def _next_of_stdin(self) -> pb.ExecRequest | None:
+    def _next_of_stdin(self) -> bytes | None:
         if piece := self._stdin.piece():
-            return pb.ExecRequest(stdin=piece)
+            return bulk.pack(pb.ExecRequest.STDIN_FIELD_NUMBER, (piece,))
         if not self._stdin.finishes():
             return None
         if self.foreign:
             self.finished = True
             return None
-        return pb.ExecRequest(end=pb.ExecEnd())
+        return pb.ExecRequest(end=pb.ExecEnd()).SerializeToString()
 
     def close(self) -> None:
         """Nothing goes any more: what waits is dropped, and nobody waits longer. Idempotent."""

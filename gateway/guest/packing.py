@@ -11,6 +11,7 @@ from collections import deque
 from gateway.errors import BadRequest
 from gateway.guest import answer
 from gateway.model import Entry, EntryEnd, Hole, Inbound, Kind
+from proto import bulk
 from proto import vmgate_pb2 as pb
 
 BULK = 16 << 10  # bytes of data that are worth a message of their own
@@ -25,7 +26,6 @@ KINDS = {
     Kind.SYMLINK: pb.SYMLINK,
     Kind.HARD_LINK: pb.HARD_LINK,
 }
-DATA_TAG = bytes([pb.PutRequest.DATA_FIELD_NUMBER << 3 | 2])  # length-delimited
 
 
 class Packing:
@@ -63,7 +63,7 @@ class Packing:
         if not self._waiting:
             return None
         if run := self._bulk():
-            return data_message(run)
+            return bulk.pack(pb.PutRequest.DATA_FIELD_NUMBER, run)
         batch = pb.PutBatch()
         size = 0
         while self._waiting and size < BATCH_BYTES and len(batch.requests) < BATCH_PIECES:
@@ -96,18 +96,6 @@ class Packing:
             self._waiting.popleft()
         self.size -= size
         return run
-
-
-def data_message(pieces: list[memoryview]) -> bytes:
-    """PutRequest(data=…) of these, joined: written out here, since protobuf would copy it all twice
-    more (https://protobuf.dev/programming-guides/encoding: tag, length as a varint, bytes)."""
-    size = sum(map(len, pieces))
-    varint = bytearray()
-    while size > 0x7F:
-        varint.append(size & 0x7F | 0x80)
-        size >>= 7
-    varint.append(size)
-    return b"".join([DATA_TAG, varint, *pieces])
 
 
 def put_entry(entry: Entry) -> pb.PutEntry:

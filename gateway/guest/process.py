@@ -22,11 +22,13 @@ from gateway.guest.outbox import Outbox, size
 from gateway.guest.stream import Stream
 from gateway.model import Ending, ExecRequest, Output, Window
 from gateway.model import Stream as Which
+from proto import bulk
 from proto import guest_pb2 as pb
 
 SFTP_SERVER = "/usr/lib/openssh/sftp-server"  # what `command` names beside the field `subsystem`
 SIGNAL = re.compile(r"[A-Z0-9]{1,32}")
 TIMED_OUT, UNKNOWN = 124, 255  # exit codes
+OUTPUTS = ((pb.ExecResponse.STDOUT_FIELD_NUMBER, Which.STDOUT), (pb.ExecResponse.STDERR_FIELD_NUMBER, Which.STDERR))
 
 
 def exec_start(request: ExecRequest, agent: Agent, session_id: str) -> pb.ExecStart:
@@ -150,7 +152,7 @@ class Process:
                 self._news.clear()
                 message = outbox.take()
                 if message is not None:
-                    await self._call.write(message.SerializeToString())
+                    await self._call.write(message)
                 elif outbox.finished:
                     await self._call.done_writing()
                     return
@@ -164,9 +166,15 @@ class Process:
     # From the guest.
 
     def _parse(self, raw: bytes) -> Iterator[Output | Ending]:
+        first, self._first = self._first, False
+        for field, stream in OUTPUTS:
+            data = bulk.unpack(field, raw)
+            if data is not None:
+                self._tell(None)
+                yield from _outputs(stream, data)
+                return
         message = answer.decode(pb.ExecResponse, raw)
         kind = message.WhichOneof("response")
-        first, self._first = self._first, False
         if kind == "started":
             if not first:
                 raise GuestFailed(message="it started one process twice")
@@ -177,9 +185,9 @@ class Process:
         self._news.set()
         self._tell(None)
         if kind == "stdout":
-            yield from (Output(Which.STDOUT, data) for data in answer.pieces(message.stdout, answer.RECEIVED))
+            yield from _outputs(Which.STDOUT, message.stdout)
         elif kind == "stderr":
-            yield from (Output(Which.STDERR, data) for data in answer.pieces(message.stderr, answer.RECEIVED))
+            yield from _outputs(Which.STDERR, message.stderr)
         elif kind == "exit_code":
             yield self._ending(message)
 
@@ -212,6 +220,10 @@ class Process:
 
 def _no_ending() -> GateError:
     return GuestLost("no exit code")
+
+
+def _outputs(stream: Which, data: bytes) -> Iterator[Output]:
+    return (Output(stream, piece) for piece in answer.pieces(data, answer.RECEIVED))
 
 
 def _is_ending(piece: Output | Ending) -> bool:

@@ -116,6 +116,9 @@ class UserAuth(SSHService):
     def resumed(self) -> None:
         """Nothing waits here."""
 
+    def read_over(self) -> None:
+        """Every packet was dealt with as it came."""
+
     def serviceStopped(self) -> None:
         """The client went, or it is in. Who tried and was not let in is the audit's business, once."""
         if self._typed:

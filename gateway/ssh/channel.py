@@ -6,6 +6,7 @@ from the client nothing beyond the credit is taken, and credit is given only for
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Protocol
 
@@ -13,12 +14,14 @@ from twisted.conch.ssh import connection as conch
 from twisted.internet.defer import Deferred, succeed
 
 from gateway.model import Stream
+from gateway.ssh.window import WINDOW, Window
 from gateway.ssh.wire import Malformed, Reader, boolean, string, uint32
 
-WINDOW = 2 << 20  # bytes that a client may send before any of them went on
 MAX_PACKET = 32 << 10  # bytes of data a packet, both ways
-CREDIT_STEP = WINDOW // 8  # bytes that went on before credit is given: an adjustment costs a packet
 WINDOW_LIMIT = 0xFFFFFFFF  # RFC 4254 section 5.2
+
+
+DATA, EXTENDED_DATA = struct.Struct(">BLL"), struct.Struct(">BLLL")  # what is before the data (section 5.2)
 
 
 class Line(Protocol):
@@ -26,6 +29,9 @@ class Line(Protocol):
 
     def send(self, kind: int, payload: bytes) -> None:
         """A message, at once."""
+
+    def send_data(self, head: bytes, data: memoryview) -> None:
+        """Data with what is before it, at once."""
 
     def wants(self, channel: Channel) -> None:
         """Call the channel's `send_next` when the transport takes bulk, in turn with the others."""
@@ -54,8 +60,8 @@ class Channel:
         self._remote = remote
         self._window = window  # what the client still takes
         self._max_packet = min(max_packet, MAX_PACKET)
-        self._credit = WINDOW  # what the client may still send
-        self._unpaid = 0  # what went on and is not credited yet
+        self._incoming = Window()
+        self._came: list[bytes] = []  # by the packets of this read, until its end
         self._piece: memoryview | None = None
         self._kind = Stream.STDOUT
         self._waiting: Deferred[None] | None = None
@@ -93,7 +99,7 @@ class Channel:
     def confirm(self) -> None:
         """The client may use what it asked for."""
         self.open = True
-        self._line.send(conch.MSG_CHANNEL_OPEN_CONFIRMATION, uint32(self._remote, self.local, self._credit, MAX_PACKET))
+        self._line.send(conch.MSG_CHANNEL_OPEN_CONFIRMATION, uint32(self._remote, self.local, WINDOW, MAX_PACKET))
 
     def refuse(self, reason: int, text: str) -> None:
         """The client does not get what it asked for; the text is for its user."""
@@ -114,25 +120,35 @@ class Channel:
     # From the client, by way of the connection.
 
     def take(self, data: bytes, *, extended: bool) -> None:
-        """Data within the credit (section 5.2); a client that exceeds it raises Malformed."""
-        if len(data) > min(self._credit, MAX_PACKET):
+        """Data within the credit (section 5.2); a client that exceeds it raises Malformed. `pass_on` follows,
+        when all is taken that came by the same read."""
+        if len(data) > min(self._incoming.credit, MAX_PACKET):
             raise Malformed("window exceeded")
-        self._credit -= len(data)
+        self._incoming.came(len(data))
         if self._close_sent or self._input_over:
             return
         if extended:
             self.consumed(len(data))  # no kind of it is defined towards a server
         else:
-            self.received(data)
+            self._came.append(data)
+
+    def pass_on(self) -> None:
+        """What came goes on in one piece, before anything that came behind it."""
+        if self._came:
+            came, self._came = self._came, []
+            if not self._close_sent:
+                self.received(came[0] if len(came) == 1 else b"".join(came))
 
     def take_end(self) -> None:
         """EOF (section 5.3)."""
+        self.pass_on()
         if not (self._input_over or self._close_sent):
             self._input_over = True
             self.input_ended()
 
     def take_request(self, name: bytes, wants_reply: bool, reader: Reader) -> None:
         """A request (section 5.4), unless we closed already."""
+        self.pass_on()
         if not self._close_sent:
             self.requested(name, wants_reply, reader)
 
@@ -146,6 +162,7 @@ class Channel:
 
     def take_close(self) -> None:
         """CLOSE (section 5.3): ours is the answer, where it was not the question."""
+        self.pass_on()
         news = not self._close_sent
         self.close()
         if news:
@@ -156,6 +173,7 @@ class Channel:
         """The connection is gone, or our offer was refused."""
         if not self._close_sent:
             self._close_sent = True
+            self._incoming.close()
             self._drop()
             self.lost()
 
@@ -163,11 +181,9 @@ class Channel:
 
     def consumed(self, size: int) -> None:
         """So many bytes went on: the client may send as many again."""
-        self._unpaid += size
-        if self._unpaid >= CREDIT_STEP and not (self._close_sent or self._input_over):
-            unpaid, self._unpaid = self._unpaid, 0
-            self._credit += unpaid
-            self._line.send(conch.MSG_CHANNEL_WINDOW_ADJUST, uint32(self._remote, unpaid))
+        credit = 0 if self._close_sent or self._input_over else self._incoming.went_on(size)
+        if credit:
+            self._line.send(conch.MSG_CHANNEL_WINDOW_ADJUST, uint32(self._remote, credit))
 
     def hand_over(self, stream: Stream, data: bytes) -> None:
         """Send it in the client's time. One piece at a time: `drained` says when."""
@@ -199,14 +215,14 @@ class Channel:
         size = min(self._window, self._max_packet, len(self._piece))
         if not size:
             return False  # take_adjust comes back to it
-        data, rest = bytes(self._piece[:size]), self._piece[size:]
+        data, rest = self._piece[:size], self._piece[size:]
         self._window -= size
         self._piece = rest if len(rest) else None
         if self._kind is Stream.STDERR:
-            head = uint32(self._remote, conch.EXTENDED_DATA_STDERR)
-            self._line.send(conch.MSG_CHANNEL_EXTENDED_DATA, head + string(data))
+            head = EXTENDED_DATA.pack(conch.MSG_CHANNEL_EXTENDED_DATA, self._remote, conch.EXTENDED_DATA_STDERR, size)
         else:
-            self._line.send(conch.MSG_CHANNEL_DATA, uint32(self._remote) + string(data))
+            head = DATA.pack(conch.MSG_CHANNEL_DATA, self._remote, size)
+        self._line.send_data(head, data)
         return self._piece is not None or self._waiting is not None
 
     def discard(self, stream: Stream) -> None:
@@ -252,6 +268,7 @@ class Channel:
         """CLOSE, once. The client's own is still awaited."""
         if not self._close_sent:
             self._close_sent = True
+            self._incoming.close()
             self._drop()
             self._line.send(conch.MSG_CHANNEL_CLOSE, uint32(self._remote))
 

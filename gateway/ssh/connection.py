@@ -20,10 +20,11 @@ from twisted.logger import Logger
 
 from gateway.model import Limit
 from gateway.ssh.auth import MSG_USERAUTH_REQUEST
-from gateway.ssh.channel import MAX_PACKET, WINDOW, Channel, Line
+from gateway.ssh.channel import MAX_PACKET, Channel, Line
 from gateway.ssh.hostkey import PROVE, HostKeys
 from gateway.ssh.pulse import Pulse
 from gateway.ssh.transport import Transport
+from gateway.ssh.window import WINDOW
 from gateway.ssh.wire import Malformed, Reader, boolean, string, uint32
 
 MAX_ANSWERS = 1024  # global requests that await their answer
@@ -87,6 +88,7 @@ class Connection(SSHService):
         self._offered: set[int] = set()  # channels that the client has not answered for yet
         self._channels: dict[int, Channel] = {}
         self._turns: dict[Channel, None] = {}  # in order: who has something to send
+        self._fed: dict[Channel, None] = {}  # in order: whose data came by this read
         self._pumping = False
         self._used = False  # a channel was asked for
         self._no_more_sessions = False
@@ -120,7 +122,7 @@ class Connection(SSHService):
         """The client is gone, and every channel with it."""
         self._pulse.stop()
         channels = list(self._channels.values())
-        for kept in (self._channels, self._turns, self._answers, self._openings, self._offered):
+        for kept in (self._channels, self._turns, self._fed, self._answers, self._openings, self._offered):
             kept.clear()
         for channel in channels:
             channel.hang_up()
@@ -131,6 +133,14 @@ class Connection(SSHService):
     def send(self, kind: int, payload: bytes) -> None:
         """A message, at once."""
         self._transport.sendPacket(kind, payload)
+
+    def send_data(self, head: bytes, data: memoryview) -> None:
+        """As `send`, of a message in two pieces."""
+        transport = self._transport
+        if transport.writable:
+            transport.send_bulk(head, data)
+        else:
+            transport.sendPacket(head[0], head[1:] + data)
 
     @property
     def writable(self) -> bool:
@@ -145,6 +155,7 @@ class Connection(SSHService):
         """Both sides closed it, or it was never opened: its number is free."""
         self._channels.pop(channel.local, None)
         self._turns.pop(channel, None)
+        self._fed.pop(channel, None)
 
     def offer(self, kind: bytes, payload: bytes, make: Callable[[Line, int], Channel]) -> bool:
         """A channel that the client did not ask for; it answers later."""
@@ -177,6 +188,13 @@ class Connection(SSHService):
             self._pumping = False
 
     # What comes in.
+
+    def read_over(self) -> None:
+        """All packets of a read are taken: their data goes on, in one piece a channel."""
+        while self._fed:
+            channel = next(iter(self._fed))
+            del self._fed[channel]
+            channel.pass_on()
 
     def packetReceived(self, messageNum: int, packet: bytes) -> None:
         """Raises Malformed for what no client may send."""
@@ -304,6 +322,7 @@ class Connection(SSHService):
     def _data(self, reader: Reader) -> None:
         channel = self._channel(reader)
         channel.take(reader.string(), extended=False)
+        self._fed[channel] = None
 
     def _extended_data(self, reader: Reader) -> None:
         channel = self._channel(reader)

@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.poly1305 import Poly1305
 from gateway.ssh.wire import Malformed
 
 AES_BLOCK = 16
+_HEAD = struct.Struct(">IB")  # length and padding length
 MIN_BLOCK = 8  # RFC 4253 section 6: also of a stream cipher
 MIN_PADDING = 4
 LENGTH = 4
@@ -36,8 +37,8 @@ class BadPacket(Malformed):
 class Sealing(Protocol):
     """Makes packets of payloads."""
 
-    def seal(self, sequence: int, payload: bytes) -> bytes:
-        """A whole packet, with random padding."""
+    def seal(self, sequence: int, *payload: bytes | memoryview) -> bytes:
+        """A whole packet, with random padding. The payload comes in pieces, so that what is long is copied once."""
 
 
 class Opening(Protocol):
@@ -71,15 +72,14 @@ class _Padding:
 _padding = _Padding()
 
 
-def _padded(payload: bytes, block: int, uncounted: int) -> bytes:
+def _padded(payload: Sequence[bytes | memoryview], block: int, uncounted: int) -> bytes:
     """Length, padding length, payload and padding. `uncounted` bytes of the length do not count
     towards the multiple of `block`: all 4 where the length is not enciphered with the rest."""
-    counted = LENGTH - uncounted + 1 + len(payload)
-    padding = block - counted % block
+    size = sum(map(len, payload))
+    padding = block - (LENGTH - uncounted + 1 + size) % block
     if padding < MIN_PADDING:
         padding += block
-    head = struct.pack(">IB", 1 + len(payload) + padding, padding)
-    return b"".join((head, payload, _padding(padding)))
+    return b"".join((_HEAD.pack(1 + size + padding, padding), *payload, _padding(padding)))
 
 
 def _length(word: bytes | memoryview, block: int, uncounted: int, limit: int) -> int:
@@ -102,7 +102,7 @@ def _payload(plain: bytes | memoryview) -> memoryview:
 class Clear:
     """Before the first NEWKEYS."""
 
-    def seal(self, sequence: int, payload: bytes) -> bytes:
+    def seal(self, sequence: int, *payload: bytes | memoryview) -> bytes:
         """In the clear; the padding of zeros tells no state of the random pool."""
         packet = _padded(payload, MIN_BLOCK, 0)
         padding = packet[LENGTH]
@@ -131,7 +131,7 @@ class GCM:
         self._counter = (self._counter + 1) % 2**64
         return nonce
 
-    def seal(self, sequence: int, payload: bytes) -> bytes:
+    def seal(self, sequence: int, *payload: bytes | memoryview) -> bytes:
         """See Sealing."""
         packet = _padded(payload, AES_BLOCK, LENGTH)
         head = packet[:LENGTH]
@@ -171,7 +171,7 @@ class ChaChaPoly:
         self._head.reset_nonce(nonce)
         return self._body.update(self.ZEROS)[:32]
 
-    def seal(self, sequence: int, payload: bytes) -> bytes:
+    def seal(self, sequence: int, *payload: bytes | memoryview) -> bytes:
         """See Sealing."""
         one_time = self._start(sequence)
         packet = _padded(payload, MIN_BLOCK, LENGTH)
@@ -210,7 +210,7 @@ class CtrEtM:
         mac.update(data)
         return mac.digest()
 
-    def seal(self, sequence: int, payload: bytes) -> bytes:
+    def seal(self, sequence: int, *payload: bytes | memoryview) -> bytes:
         """See Sealing."""
         packet = _padded(payload, AES_BLOCK, LENGTH)
         sealed = packet[:LENGTH] + self._cipher.update(memoryview(packet)[LENGTH:])
@@ -243,7 +243,7 @@ class CtrMac:
         mac.update(plain)
         return mac.digest()
 
-    def seal(self, sequence: int, payload: bytes) -> bytes:
+    def seal(self, sequence: int, *payload: bytes | memoryview) -> bytes:
         """See Sealing."""
         packet = _padded(payload, AES_BLOCK, 0)
         return self._cipher.update(packet) + self._tag(sequence, packet)

@@ -113,11 +113,12 @@ class Outbox:
         self._sealing: Sealing = Clear()
         self._deflate: zlib._Compress | None = None
 
-    def seal(self, message: bytes) -> bytes:
-        """The packet of one message, which begins with its number."""
+    def seal(self, *message: bytes | memoryview) -> bytes:
+        """The packet of one message, in pieces, which begins with its number."""
         if self._deflate is not None:
-            message = self._deflate.compress(message) + self._deflate.flush(zlib.Z_PARTIAL_FLUSH)
-        packet = self._sealing.seal(self.sequence, message)
+            deflated = self._deflate.compress(b"".join(message)) + self._deflate.flush(zlib.Z_PARTIAL_FLUSH)
+            message = (deflated,)
+        packet = self._sealing.seal(self.sequence, *message)
         self.sequence = (self.sequence + 1) & SEQUENCE
         self.worn += len(packet)
         self.packets += 1

@@ -75,6 +75,9 @@ class Service(Protocol):
     def resumed(self) -> None:
         """Packets may be sent again."""
 
+    def read_over(self) -> None:
+        """All packets that one read of the socket brought were received."""
+
 
 @implementer(IPushProducer)
 class Transport(KeyExchange):
@@ -291,7 +294,12 @@ class Transport(KeyExchange):
 
     def emit(self, kind: int, payload: bytes) -> None:
         """Send at once, also in a key exchange."""
-        self.socket.write(self._outbox.seal(bytes((kind,)) + payload))
+        self.socket.write(self._outbox.seal(bytes((kind,)), payload))
+
+    def send_bulk(self, head: bytes, data: memoryview) -> None:
+        """Data of a message that begins with `head`, its number included. Only while `writable`."""
+        self.socket.write(self._outbox.seal(head, data))
+        self.renew_if_worn()
 
     # What comes in.
 
@@ -352,6 +360,8 @@ class Transport(KeyExchange):
                 break
             self._take(message)
         if not self.closing:
+            if self.service is not None:
+                cast(Service, self.service).read_over()
             self.heard()
             self.renew_if_worn()
 

@@ -43,7 +43,7 @@ def test_our_client_is_told_the_start_first_and_the_ending_last(client: Client) 
     call = client.exec("sh", "-c", "echo $$")
     messages = list(call.messages())
     assert messages[0].started.pid == int(call.stdout)
-    assert messages[0].started.stdin_window == 1 << 20
+    assert messages[0].started.stdin_window == 2 << 20
     assert messages[0].started.tty == ""
     assert messages[-1].HasField("ending")
     assert messages[-1].ending == pb.ExecEnding()

@@ -16,9 +16,14 @@ START = pb.ExecStart(command=["x"])
 def kinds(outbox: Outbox) -> list[str]:
     """What it gives until it has nothing."""
     taken = []
-    while (message := outbox.take()) is not None:
+    while (message := taken_from(outbox)) is not None:
         taken.append(str(message.WhichOneof("request")))
     return taken
+
+
+def taken_from(outbox: Outbox) -> pb.ExecRequest | None:
+    raw = outbox.take()
+    return None if raw is None else pb.ExecRequest.FromString(raw)
 
 
 def test_nothing_goes_before_the_start_and_no_stdin_without_credit() -> None:
@@ -40,8 +45,8 @@ def test_signals_and_resizes_overtake_stdin_that_waits() -> None:
     outbox.resize(Window(70000, -1))
     outbox.signal("TERM")
     outbox.signal("NONSENSE")
-    assert outbox.take() == pb.ExecRequest(signal=pb.ExecSignal(name="TERM"))
-    assert outbox.take() == pb.ExecRequest(resize=pb.WindowSize(rows=65535))
+    assert taken_from(outbox) == pb.ExecRequest(signal=pb.ExecSignal(name="TERM"))
+    assert taken_from(outbox) == pb.ExecRequest(resize=pb.WindowSize(rows=65535))
     assert outbox.take() is None
     outbox.grant(90)
     assert kinds(outbox) == ["stdin", "end"]
@@ -116,7 +121,7 @@ def test_every_byte_goes_once_in_order_and_never_beyond_the_credit(
         while True:
             if (sent is None or sent.called) and waiting:
                 sent = outbox.send(waiting.pop(0))
-            message = outbox.take()
+            message = taken_from(outbox)
             if message is None and (sent is None or not sent.called or not waiting):
                 break
             if message is not None:

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, TimeoutError
 
 from gateway.errors import GuestLacks
 from gateway.model import Operation, Outcome, PortPattern
-from gateway.ssh.channel import WINDOW
+from gateway.ssh.window import WINDOW
 from gateway.ssh.wire import string, uint32
 from tests.ssh.forwards import CONNECT_FAILED, PROHIBITED, SHORTAGE, ask, direct, directed, refused, tcp
 from tests.ssh.house import House, Result, eventually

@@ -7,7 +7,7 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 
 from gateway.model import Operation, Outcome
-from gateway.ssh.channel import WINDOW
+from gateway.ssh.window import WINDOW
 from gateway.ssh.wire import string, uint32
 from tests.ssh.forwards import ask, confirm, direct, offered, tcp
 from tests.ssh.house import House, eventually

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from gateway.errors import Draining, GuestLost
 from gateway.events import FileMoved
 from gateway.model import Entry, Kind, Operation, Outcome
-from gateway.ssh.channel import WINDOW
+from gateway.ssh.window import WINDOW
 from gateway.ssh.wire import string, uint32
 from tests.ssh.house import House, eventually
 from tests.ssh.raw import ADJUST, CLOSE, DATA, REQUEST
