@@ -13,9 +13,9 @@ import os
 import pwd
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory
@@ -26,7 +26,6 @@ from twisted.python.failure import Failure
 
 from gateway.config.log import LEVELS
 from gateway.events import Commanded, Events
-from gateway.gate import Gate
 
 MAX_REQUEST = 4096  # bytes
 SECONDS = 10.0  # for a request to come, and for its answer to be taken
@@ -73,14 +72,34 @@ class Commands:
     level: Callable[[str, str], None]  # this level, for this namespace
 
 
+class Seated(Protocol):
+    """One session that runs."""
+
+    @property
+    def id(self) -> str: ...
+
+    def record(self) -> Mapping[str, object]: ...
+
+    def kill(self) -> None: ...
+
+
+class Sessions(Protocol):
+    """Those that run."""
+
+    @property
+    def live(self) -> int: ...
+
+    def sittings(self) -> Sequence[Seated]: ...
+
+
 class Admin(Factory):
     """Answers whoever may ask."""
 
     noisy = False
 
-    def __init__(self, gate: Gate, events: Events, commands: Commands, group: str, clock: IReactorTime) -> None:
+    def __init__(self, sessions: Sessions, events: Events, commands: Commands, group: str, clock: IReactorTime) -> None:
         self.clock = clock
-        self._gate = gate
+        self._live = sessions
         self._events = events
         self._commands = commands
         self._group = group
@@ -117,10 +136,10 @@ class Admin(Factory):
         return command(peer, request)
 
     def _sessions(self, peer: Peer, request: Mapping[str, str]) -> Answer:
-        return {"sessions": [sitting.record() for sitting in self._gate.sittings()]}
+        return {"sessions": [sitting.record() for sitting in self._live.sittings()]}
 
     def _kill(self, peer: Peer, request: Mapping[str, str]) -> Answer:
-        found = [one for one in self._gate.sittings() if one.id.startswith(request.get("session") or "-")]
+        found = [one for one in self._live.sittings() if one.id.startswith(request.get("session") or "-")]
         if len(found) != 1:
             raise NotDone("that is the beginning of several sessions" if found else "there is no such session")
         self._told(peer, "kill", found[0].id)
@@ -130,7 +149,7 @@ class Admin(Factory):
     def _drain(self, peer: Peer, request: Mapping[str, str]) -> Answer:
         self._told(peer, "drain", "")
         self._commands.drain()
-        return {"sessions": self._gate.live}
+        return {"sessions": self._live.live}
 
     def _reload(self, peer: Peer, request: Mapping[str, str]) -> Answer:
         self._told(peer, "reload", "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -11,8 +10,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 LOOK = 0.25  # seconds between two looks at who is still there
 
 
-class Front(Protocol):
-    """What the end needs of a front."""
+class Dismissing(Protocol):
+    """What the end needs of what serves clients."""
 
     def dismiss(self) -> int:
         """Send away those who are done; how many are left."""
@@ -22,7 +21,7 @@ class Drain:
     """The time between the wish to stop and its coming true: nobody new comes, and those who are in stay until
     they are done, the time is over, or somebody is in a hurry."""
 
-    def __init__(self, fronts: Sequence[Front], seconds: float, clock: IReactorTime) -> None:
+    def __init__(self, fronts: Dismissing, seconds: float, clock: IReactorTime) -> None:
         self.done: Deferred[None] = Deferred()
         self._fronts = fronts
         self._clock = clock
@@ -38,7 +37,7 @@ class Drain:
 
     def _look(self) -> None:
         self._next = None
-        left = sum([front.dismiss() for front in self._fronts])
+        left = self._fronts.dismiss()
         if left and self._clock.seconds() < self._over:
             self._next = self._clock.callLater(LOOK, self._look)
         else:

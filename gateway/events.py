@@ -61,6 +61,35 @@ class SessionEnded:
     seconds: float
     place: str = ""
 
+    @classmethod
+    def of(
+        cls,
+        start: SessionStarted,
+        outcome: Outcome,
+        reason: str,
+        *,
+        seconds: float,
+        bytes_in: int = 0,
+        bytes_out: int = 0,
+        exit_code: int | None = None,
+    ) -> SessionEnded:
+        """The end of what began so."""
+        return cls(
+            session_id=start.session_id,
+            via=start.via,
+            subject=start.subject,
+            instance_id=start.instance_id,
+            operation=start.operation,
+            peer=start.peer,
+            outcome=outcome,
+            reason=reason,
+            exit_code=exit_code,
+            bytes_in=bytes_in,
+            bytes_out=bytes_out,
+            seconds=seconds,
+            place=start.place,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileMoved:
@@ -253,13 +282,32 @@ class AuditChanged:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class WorkersChanged:
+    """So many workers serve clients now. `lost`: one ended that nobody told to."""
+
+    serving: int
+    lost: bool = False
+
+
 OfRecording = RecordingStarted | RecordingEnded
 OfFiles = FileMoved | FileChanged | MoreMoved | Unwatched
 BeforeLogin = Penalised | TurnedAway
 OfOperation = Reloaded | AuditChanged | Commanded
 OfEntry = Authenticated | Refused | Evicted
 OfSession = SessionStarted | SessionEnded | OfFiles | OfRecording
-Event = OfEntry | BeforeLogin | OfSession | Dialled | PoolChanged | SourceListed | Connected | OfOperation | Measure
+Event = (
+    OfEntry
+    | BeforeLogin
+    | OfSession
+    | OfOperation
+    | Dialled
+    | PoolChanged
+    | SourceListed
+    | Connected
+    | WorkersChanged
+    | Measure
+)
 Sink = Callable[[Event], None]
 
 
@@ -270,6 +318,10 @@ class Events:
 
     def __init__(self, sinks: Sequence[Sink] = ()) -> None:
         self._sinks = list(sinks)
+
+    def join(self, sink: Sink) -> None:
+        """One more, the last."""
+        self._sinks.append(sink)
 
     def emit(self, event: Event) -> None:
         """Never raises."""
@@ -401,17 +453,14 @@ class EventLog:
         if self._files > self.FILES:
             self.limited(Limit.FILES)
             self._events.emit(MoreMoved(**self._who(), files=self._files - self.FILES))
-        start = self.start
         self._events.emit(
-            SessionEnded(
-                **self._who(),
-                operation=start.operation,
-                outcome=outcome,
-                reason=reason,
-                exit_code=self.exit_code,
+            SessionEnded.of(
+                self.start,
+                outcome,
+                reason,
+                seconds=self.seconds,
                 bytes_in=self.bytes_in,
                 bytes_out=self.bytes_out,
-                seconds=self.seconds,
-                place=start.place,
+                exit_code=self.exit_code,
             )
         )

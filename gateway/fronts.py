@@ -6,10 +6,10 @@ shared with others who serve.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.logger import Logger
 
 from gateway.auth.tokens import Tokens
@@ -24,6 +24,7 @@ from gateway.jwks import Remotes
 from gateway.listeners import Listeners
 from gateway.listing import Listing
 from gateway.recording import Recorder
+from gateway.roll import Sitting
 from gateway.room import Rooms
 from gateway.ssh import SSHFront
 from gateway.threads import thread, written
@@ -52,15 +53,16 @@ class Fronts:
     ) -> None:
         """`traces`, a sink of `events` already, is told of calls to guests, and closed at the end. Raises
         ConfigError."""
+        self.ready: Deferred[None] = succeed(None)  # fires when clients that come are served
         self._reactor = reactor
         self._traces = traces
         self._pool = Pool(events, reactor, *((traces.calling,) if traces else ()))
         self._recorder = Recorder(config.recording, reactor, thread(reactor, "recording")) if config.recording else None
-        self.gate = Gate(instances, self._pool, events, reactor, config.policy, room=room, recorder=self._recorder)
+        self._gate = Gate(instances, self._pool, events, reactor, config.policy, room=room, recorder=self._recorder)
         self._remotes = Remotes(events, reactor, thread(reactor, "keys"))
         tokens = self._tokens = Tokens(issuers=self._remotes.issuers(config.tokens))
-        self._ssh = SSHFront(config.ssh, self.gate, events, reactor, entry, tokens) if config.ssh else None
-        self._web = web_site(config.http, self.gate, reactor, entry, tokens) if config.http else None
+        self._ssh = SSHFront(config.ssh, self._gate, events, reactor, entry, tokens) if config.ssh else None
+        self._web = web_site(config.http, self._gate, reactor, entry, tokens) if config.http else None
 
     def listen(self, config: Config, listeners: Listeners) -> None:
         """Take clients in. Raises CannotListen."""
@@ -81,7 +83,7 @@ class Fronts:
                 apply()
             if self._web and config.http:
                 self._web.reload(config.http)
-            self.gate.reload(config.policy)
+            self._gate.reload(config.policy)
             if self._ssh:
                 self._ssh.review()
 
@@ -90,15 +92,35 @@ class Fronts:
     def keep(self, instances: Listing) -> None:
         """Let go of every guest that is not among these, and put out who may not be in one as it is now."""
         self._pool.keep(instances)
-        self.gate.listed()
+        self._gate.listed()
+
+    def level(self, level: str, namespace: str) -> None:
+        """They have no log of their own."""
+
+    def progress(self) -> None:
+        """Tell what the sessions moved since this was last called."""
+        self._gate.progress()
+
+    @property
+    def live(self) -> int:
+        """How many sessions run."""
+        return self._gate.live
+
+    def sittings(self) -> Sequence[Sitting]:
+        """Those that run, the oldest first."""
+        return self._gate.sittings()
 
     def drain(self, seconds: float) -> Drain:
         """Those who are in may stay for so long; called once the listeners are closed."""
-        return Drain([front for front in (self._ssh, self._web) if front], seconds, self._reactor)
+        return Drain(self, seconds, self._reactor)
+
+    def dismiss(self) -> int:
+        """Send away those who are done; how many are left."""
+        return sum([front.dismiss() for front in (self._ssh, self._web) if front])
 
     async def close(self) -> None:
         """End every session with a word, see every client off, and let go of the guests."""
-        ended = self.gate.close()
+        ended = self._gate.close()
         late = self._reactor.callLater(END, ended.cancel)
         await ended.addErrback(lambda _: self._log.warn("Sessions did not end in time"))
         if late.active():

@@ -248,9 +248,8 @@ class Gate(Porter):
 
     async def _enter(self, stay: Stay, log: EventLog) -> None:
         """Get room for a session. Raises TooMany or Unrecorded, with an audit line, and then it never was."""
-        decision = stay.decision
         try:
-            await maybeDeferred(self._room.take, log.start, decision.rule, decision.limits.sessions)
+            await maybeDeferred(self._room.take, stay.claim(log.start))
         except GateError as error:
             self.refused(stay.visitor, stay.instance.id, stay.operation, error)
             raise

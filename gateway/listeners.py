@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import grp
 import os
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet import unix
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -15,6 +15,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.tcp import Port
 
 from gateway.config import AdminConfig
 
@@ -53,6 +55,16 @@ class Listeners:
             port._bindPath = "\0"  # Twisted removes the path of every port that it stops; this one is systemd's
         found: IListeningPort = port
         return found
+
+    def hold(self, front: str, descriptions: tuple[str, ...]) -> list[Port]:
+        """Listen so and take nobody in: the ports are for those who inherit them. Raises CannotListen."""
+        self.open(front, descriptions, Factory.forProtocol(Protocol))
+        ports = cast(list[Port], self._ports[front])
+        for port in ports:
+            port.stopReading()
+            # Twisted shuts a socket down before it closes it, which ends it for whoever shares it (shutdown(2)).
+            port._shouldShutdown = False
+        return ports
 
     def open_for_admins(self, config: AdminConfig, factory: IProtocolFactory) -> None:
         """Only its owner reaches the socket, or its group too. Raises CannotListen."""

@@ -65,7 +65,7 @@ class Log:
 
 def as_text(event: LogEvent) -> str:
     """`TIME [namespace#level] message`, what else is known behind it, a traceback's lines apart by bars."""
-    record = _record(event)
+    record = as_record(event)
     line = f"{record.pop('time')} [{record.pop('logger')}#{record.pop('level')}] {record.pop('message')}"
     trace = record.pop("traceback", "")
     line += "".join(f" {name}={value}" for name, value in record.items())
@@ -76,10 +76,11 @@ def as_text(event: LogEvent) -> str:
 
 def as_json(event: LogEvent) -> str:
     """The same as one object: time, level, logger, message, then what else is known."""
-    return json.dumps(_record(event), ensure_ascii=True)
+    return json.dumps(as_record(event), ensure_ascii=True)
 
 
-def _record(event: LogEvent) -> dict[str, str]:
+def as_record(event: LogEvent) -> dict[str, str]:
+    """What is written of it."""
     moment = datetime.fromtimestamp(event["log_time"], UTC)
     level = event.get("log_level")
     record = {

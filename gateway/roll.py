@@ -11,8 +11,10 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from gateway.config.policy import Limits
 from gateway.errors import GateError, Idle, Killed, TimedOut
+from gateway.events import SessionStarted
 from gateway.model import Instance, Limit, Operation, Principal, Via
 from gateway.policy import Asked, Decision
+from gateway.room import Claim
 from gateway.session import Session
 
 LOOKS = 4  # how often in its time an idle session is looked at; so much of it may be added
@@ -45,6 +47,17 @@ class Stay:
     asked: Asked
     decision: Decision
 
+    def claim(self, start: SessionStarted) -> Claim:
+        """As it asks for room."""
+        return Claim(
+            start,
+            self.decision.rule,
+            self.decision.limits.sessions,
+            self.visitor.principal.how,
+            self.instance.name,
+            self.asked.user or "",
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Sitting:
@@ -60,23 +73,7 @@ class Sitting:
     def record(self) -> dict[str, object]:
         """Who, where, since when and how much, for JSON."""
         log = self.session.log
-        visitor = self.stay.visitor
-        return {
-            "session": self.id,
-            "subject": visitor.principal.subject,
-            "how": visitor.principal.how,
-            "via": visitor.via.value,
-            "peer": visitor.peer,
-            "instance": self.stay.instance.id,
-            "name": self.stay.instance.name,
-            "operation": self.stay.operation.value,
-            "user": self.stay.asked.user or "",
-            "place": log.start.place,
-            "rule": self.stay.decision.rule,
-            "seconds": round(log.seconds, 3),
-            "bytes_in": log.bytes_in,
-            "bytes_out": log.bytes_out,
-        }
+        return self.stay.claim(log.start).record(log.seconds, log.bytes_in, log.bytes_out)
 
     def kill(self) -> None:
         """End it, with a word."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -20,12 +21,45 @@ from gateway.model import Limit
 MOST = 10_000  # sessions at once, unless the configuration says otherwise
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A session that wants room."""
+
+    start: SessionStarted
+    rule: str = ""  # by which it may
+    most: int = 0  # sessions that its subject may have by this rule; 0 = as many as it likes
+    # For administrators:
+    how: str = ""  # its subject came in
+    name: str = ""  # of its instance
+    user: str = ""  # of the guest
+
+    def record(self, seconds: float, bytes_in: int, bytes_out: int) -> dict[str, object]:
+        """Who, where, since when and how much, for JSON."""
+        start = self.start
+        return {
+            "session": start.session_id,
+            "subject": start.subject,
+            "how": self.how,
+            "via": start.via.value,
+            "peer": start.peer,
+            "instance": start.instance_id,
+            "name": self.name,
+            "operation": start.operation.value,
+            "user": self.user,
+            "place": start.place,
+            "rule": self.rule,
+            "seconds": round(seconds, 3),
+            "bytes_in": bytes_in,
+            "bytes_out": bytes_out,
+        }
+
+
 class Rooms(Protocol):
     """Where sessions get their room."""
 
-    def take(self, start: SessionStarted, rule: str, most: int) -> Deferred[None] | None:
-        """Room for this session, whose start is told now; its subject may have `most` by this rule, 0 = as many
-        as it likes. Raises TooMany or Unrecorded, at once or by the Deferred, and then nothing is told."""
+    def take(self, claim: Claim) -> Deferred[None] | None:
+        """Room for this session, whose start is told now. Raises TooMany or Unrecorded, at once or by the
+        Deferred, and then nothing is told."""
 
     def leave(self, session_id: str) -> None:
         """Its end was told. Nothing for a session that has no room."""
@@ -51,8 +85,9 @@ class Room:
         """How many sessions have room."""
         return len(self._held)
 
-    def take(self, start: SessionStarted, rule: str, most: int) -> None:
+    def take(self, claim: Claim) -> None:
         self._recordable()
+        start, rule, most = claim.start, claim.rule, claim.most
         whose = start.subject, rule
         if len(self._held) >= self._most:
             self._events.emit(Limited(Limit.SESSIONS))

@@ -37,6 +37,7 @@ from gateway.room import Room
 from gateway.threads import FLUSH, thread, written
 from gateway.traces import Traces
 from gateway.web.metrics import metrics_site
+from gateway.workers import Crew
 
 CLOSING = END + WORD + 4 * FLUSH  # seconds that the end takes at most once all is drained
 
@@ -68,23 +69,36 @@ class Gateway(Service):
             tell=self._tell,
         )
         story = () if config.audit.to == "log" else (Story(),)
-        traces = Traces.to(config.traces) if config.traces else None
-        spans = (traces,) if traces else ()
         names = (Hypeman(self._metrics.registry),) if config.metrics and config.metrics.hypeman_names else ()
-        self._events = Events([Audit(self._audit.write), self._metrics, *names, *story, *spans])
+        self._events = Events([Audit(self._audit.write), self._metrics, *names, *story])
         self._lag = Lag(self._events, reactor)
         self._instances = Sources(reactor, self._events, self._listed)
         self._room = Room(self._events, config.sessions.max, self._audit.admit)
         self._entry = Entry(config.entry, self._events, reactor)
-        self._fronts = Fronts(
-            config, self._instances, self._events, reactor, room=self._room, entry=self._entry, traces=traces
-        )
+        self._fronts = self._make_fronts(config)
         self._instances.replace(config.instances, self._instances.prepared(config.sources))
 
         self._admin: Admin | None = None
         if config.admin:
-            commands = Commands(self.reload, self._leave, self._logged.level)
-            self._admin = Admin(self._fronts.gate, self._events, commands, config.admin.group, reactor)
+            commands = Commands(self.reload, self._leave, self._level)
+            self._admin = Admin(self._fronts, self._events, commands, config.admin.group, reactor)
+
+    def _make_fronts(self, config: Config) -> Fronts | Crew:
+        """What serves clients: in this process, or in as many others as there are to be. Raises ConfigError."""
+        if config.workers > 1:
+            return Crew(
+                config, self._instances.listing(), self._events, self._reactor, room=self._room, entry=self._entry
+            )
+        traces = Traces.to(config.traces) if config.traces else None
+        if traces:
+            self._events.join(traces)
+        return Fronts(
+            config, self._instances, self._events, self._reactor, room=self._room, entry=self._entry, traces=traces
+        )
+
+    def _level(self, level: str, namespace: str) -> None:
+        self._logged.level(level, namespace)
+        self._fronts.level(level, namespace)
 
     def _listed(self) -> None:
         """The instances are others now: whoever is in one that is gone is out."""
@@ -127,13 +141,14 @@ class Gateway(Service):
 
     def _measure(self) -> None:
         """Somebody looks at the metrics: tell what only then is counted."""
-        self._fronts.gate.progress()
+        self._fronts.progress()
         self._events.emit(Measured(logins_waiting=self._entry.waiting, audit_waiting=self._audit.waiting))
 
     def _unready(self) -> list[str]:
         """Why no new clients should be sent here; empty when they may."""
         draining = ["draining: the gateway stops"] if self._drain else []
-        return [*draining, *self._instances.unanswered]
+        starting = [] if self._fronts.ready.called else ["starting: not all workers listen yet"]
+        return [*draining, *starting, *self._instances.unanswered]
 
     def startService(self) -> None:
         """Say that we are ready, and take SIGHUP as a wish to reload, SIGTERM and SIGINT as one to stop."""
@@ -148,8 +163,12 @@ class Gateway(Service):
             signal.signal(number, lambda *_, act=act: self._reactor.callFromThread(act))
         if self._config.metrics:
             self._lag.start()
-        self._tell_ready()
         self._instances.start()
+        self._fronts.ready.addCallback(self._ready)
+
+    def _ready(self, _: None) -> None:
+        """Clients that come are served."""
+        self._tell_ready()
         self._manager.ready(self._reactor, "Taking clients")
         self._log.info("Ready: {count} instances", count=len(self._instances.listing()))
 
@@ -177,7 +196,7 @@ class Gateway(Service):
         """Close the listeners, let the sessions live for as long as they may, end the rest with a word, and
         let go of the guests."""
         super().stopService()
-        count, seconds = self._fronts.gate.live, self._sessions.drain
+        count, seconds = self._fronts.live, self._sessions.drain
         self._log.info("Draining: {count} sessions run, for {seconds:g} s at most", count=count, seconds=seconds)
         self._manager.stopping(seconds + CLOSING, f"Draining, for {seconds:g} s at most")
         drain = self._drain = self._fronts.drain(seconds)

@@ -21,6 +21,7 @@ from gateway.examine import examined
 from gateway.files import Files, exposed_file
 from gateway.notify import Manager
 from gateway.service import Gateway
+from gateway.workers import Worker
 
 HOW = "twistd --reactor=asyncio -n vmgate --config FILE"
 
@@ -30,7 +31,10 @@ class Options(usage.Options):
 
     synopsis = "--config FILE"
     longdesc = "A gateway into microVMs. Start it as: " + HOW
-    optParameters: ClassVar = [["config", "c", "vmgate.toml", "the configuration, a TOML file"]]
+    optParameters: ClassVar = [
+        ["config", "c", "vmgate.toml", "the configuration, a TOML file"],
+        ["worker", None, "", "what the gateway starts its workers with: inherited descriptors"],
+    ]
 
 
 def load(file: Path, credentials: str = "") -> Config:
@@ -40,6 +44,11 @@ def load(file: Path, credentials: str = "") -> Config:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{file}: cannot be read: {error}"]) from error
+    return read(file, credentials, text)
+
+
+def read(file: Path, credentials: str, text: str) -> Config:
+    """The configuration that this file has, or had when it was this text. Raises ConfigError."""
     files = Files(file.absolute().parent, Path(credentials) if credentials else None, exposed_file)
     return parse(text, str(file), files, Path.read_bytes, examined)
 
@@ -53,9 +62,12 @@ def makeService(options: Options) -> IService:
     parent: dict[str, object] = options.parent or {}
     if not parent.get("nodaemon", True):
         raise SystemExit(f"vmgate: the asyncio loop does not survive twistd's fork. Start it with -n: {HOW}")
-    file = Path(options["config"])
+    file, credentials = Path(options["config"]), os.environ.get("CREDENTIALS_DIRECTORY", "")
+    if options["worker"]:
+        link, sockets = map(int, options["worker"].split(","))
+        return Worker(partial(read, file, credentials), link, sockets, reactor)
     try:
-        again = partial(load, file, os.environ.get("CREDENTIALS_DIRECTORY", ""))
+        again = partial(load, file, credentials)
         return Gateway(again(), again, reactor, Manager.of(os.environ))
     except ConfigError as error:
         raise SystemExit("\n".join(["vmgate: the configuration cannot be used:", *error.problems])) from None

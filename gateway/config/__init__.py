@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from gateway.config.admin import AdminConfig
 from gateway.config.entry import EntryConfig
@@ -41,8 +42,13 @@ __all__ = [
     "SessionsConfig",
     "Source",
     "TracesConfig",
+    "fixed",
     "parse",
+    "settled",
 ]
+
+
+MAX_WORKERS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +109,9 @@ class Config:
     sessions: SessionsConfig = SessionsConfig()
     instances: tuple[Instance, ...] = ()
     sources: tuple[Source, ...] = ()  # of more instances; the first that has an id or a name keeps it
+    workers: int = 1  # processes that serve clients
+    name: str = ""  # of the file that it is from,
+    text: str = ""  # and what stands there
     ready_file: Path | None = None  # written, by rename, once every listener accepts, and after each reload
 
 
@@ -117,7 +126,25 @@ FIXED: Mapping[str, tuple[str, ...]] = {
     "audit": (),
     "recording": (),
     "ready_file": (),
+    "workers": (),
 }
+
+
+def fixed(config: Config) -> dict[str, object]:
+    """What of it a reload leaves as it is, and some beside it, by the parts."""
+    return {part: getattr(config, part) for part in FIXED}
+
+
+def settled(old: Mapping[str, Any], new: Config) -> Config:
+    """The new one as it holds where the old one began, which was `fixed`."""
+    parts: dict[str, Any] = {}
+    for part, keys in FIXED.items():
+        before, after = old[part], getattr(new, part)
+        if before is None or after is None or not keys:
+            parts[part] = before
+        else:
+            parts[part] = replace(after, **{key: getattr(before, key) for key in keys})
+    return replace(new, **parts)
 
 
 def waiting(old: Config, new: Config) -> list[str]:
@@ -168,6 +195,9 @@ def parse(
         sessions=SessionsConfig.of(top.table("sessions")),
         instances=read_instances(top),
         sources=read_sources(top, read),
+        workers=top.whole("workers", Config.workers, 1, MAX_WORKERS),
+        name=name,
+        text=text,
         ready_file=top.maybe_path("ready_file"),
     )
     top.done()

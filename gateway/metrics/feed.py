@@ -20,6 +20,7 @@ from gateway.events import (
     FileChanged,
     FileMoved,
     MoreMoved,
+    OfOperation,
     Penalised,
     PoolChanged,
     RecordingEnded,
@@ -31,6 +32,7 @@ from gateway.events import (
     SourceListed,
     TurnedAway,
     Unwatched,
+    WorkersChanged,
 )
 from gateway.measures import METHODS, Disproved, KeysAsked, Lagged, Limited, Measured, Moved, Reached, Requested, Shaken
 from gateway.metrics.catalogue import CHANGES, CODES, COMMANDS, COPY, EXEC, FORWARDS, RELOADS, Catalogue
@@ -59,7 +61,7 @@ class Metrics(Catalogue):
                 self._file(event)
             case Dialled() | PoolChanged() | SourceListed():
                 self._guest(event)
-            case Lagged() | Measured() | KeysAsked() | Reloaded() | AuditChanged() | Commanded():
+            case Lagged() | Measured() | KeysAsked() | Reloaded() | AuditChanged() | Commanded() | WorkersChanged():
                 self._operation(event)
             case RecordingStarted() | RecordingEnded():
                 self._recording(event)
@@ -196,7 +198,7 @@ class Metrics(Catalogue):
         age = self.source_age.labels(event.kind)
         age.set_function(lambda: max(0.0, self._now() - event.listed) if event.sources else 0.0)
 
-    def _operation(self, event: Lagged | Measured | KeysAsked | Reloaded | AuditChanged | Commanded) -> None:
+    def _operation(self, event: Lagged | Measured | KeysAsked | OfOperation | WorkersChanged) -> None:
         match event:
             case Lagged():
                 self.lag.observe(event.seconds)
@@ -214,6 +216,9 @@ class Metrics(Catalogue):
             case AuditChanged():
                 self.audit_writable.set(event.ok)
                 self.audit_lost.inc(event.lost)
+            case WorkersChanged():
+                self.workers.set(event.serving)
+                self.workers_lost.inc(event.lost)
             case Commanded():
                 self.commands.labels(known(event.command, COMMANDS)).inc()
 

@@ -12,7 +12,7 @@ from gateway.errors import TooMany, Unrecorded
 from gateway.events import Event, Events, SessionStarted
 from gateway.measures import Limited
 from gateway.model import Limit, Operation, Via
-from gateway.room import Room
+from gateway.room import Claim, Room
 
 MOST, MOST_BY_RULE = 5, 2
 
@@ -28,15 +28,15 @@ def room(events: list[Event], most: int = MOST) -> Room:
 
 
 def test_a_start_is_told_with_its_room() -> None:
-    room(events := []).take(start("a"), "", 0)
+    room(events := []).take(Claim(start("a"), "", 0))
     assert events == [start("a")]
 
 
 def test_who_gets_no_room_was_never_there() -> None:
     full = room(events := [], most=1)
-    full.take(start("a"), "", 0)
+    full.take(Claim(start("a"), "", 0))
     with pytest.raises(TooMany, match="1 sessions"):
-        full.take(start("b"), "", 0)
+        full.take(Claim(start("b"), "", 0))
     assert events == [start("a"), Limited(Limit.SESSIONS)]
     full.leave("b")
     assert full.live == 1
@@ -44,11 +44,11 @@ def test_who_gets_no_room_was_never_there() -> None:
 
 def test_a_rule_counts_each_subject_by_itself() -> None:
     ours = room(events := [])
-    ours.take(start("a", "anna"), "ops", 1)
-    ours.take(start("b", "bert"), "ops", 1)
-    ours.take(start("c", "anna"), "dev", 1)
+    ours.take(Claim(start("a", "anna"), "ops", 1))
+    ours.take(Claim(start("b", "bert"), "ops", 1))
+    ours.take(Claim(start("c", "anna"), "dev", 1))
     with pytest.raises(TooMany, match="ops: 1 sessions"):
-        ours.take(start("d", "anna"), "ops", 1)
+        ours.take(Claim(start("d", "anna"), "ops", 1))
     assert events[-1] == Limited(Limit.RULE_SESSIONS)
 
 
@@ -58,7 +58,7 @@ def test_nobody_begins_what_the_audit_cannot_tell() -> None:
 
     events: list[Event] = []
     with pytest.raises(Unrecorded):
-        Room(Events([events.append]), recordable=full_disk).take(start("a"), "", 0)
+        Room(Events([events.append]), recordable=full_disk).take(Claim(start("a"), "", 0))
     assert events == []
 
 
@@ -73,7 +73,7 @@ def test_never_more_than_there_may_be_and_never_fewer(steps: list[tuple[str, str
                 ours.leave(inside.pop(0)[0])
             continue
         try:
-            ours.take(start(str(number), subject), rule, MOST_BY_RULE)
+            ours.take(Claim(start(str(number), subject), rule, MOST_BY_RULE))
             taken = True
         except TooMany:
             taken = False

@@ -33,20 +33,22 @@ def prepare(
     drain: float = 1,
     listen: Mapping[str, Sequence[str]] | None = None,
     sources: str = "",
+    workers: int = 1,
+    sessions: str = "",
 ) -> list[str]:
     """Keys and a configuration in this directory; gives the command that starts the gateway there. Each instance
-    by its name, with its lines of the configuration; more lines for [ssh] and [metrics]; endpoints for a front; and
-    tables of sources."""
+    by its name, with its lines of the configuration; more lines for [ssh], [metrics] and [sessions]; endpoints
+    for a front; and tables of sources."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(state / "identity")], check=True)
     (state / "authorized_keys").write_text(f'instances="*" {(state / "identity.pub").read_text()}')
     (state / "secret").touch(mode=0o600)
     (state / "secret").write_text(SECRET)
     ends = {front: json.dumps([*(listen or {}).get(front, LISTEN)]) for front in ("ssh", "http", "metrics")}
     text = (
-        f'ready_file = "ready.json"\n[ssh]\nlisten = {ends["ssh"]}\n{ssh}\n'
+        f'ready_file = "ready.json"\nworkers = {workers}\n[ssh]\nlisten = {ends["ssh"]}\n{ssh}\n'
         f'[http]\nlisten = {ends["http"]}\ntoken_secret_files = "secret"\n'
         f"[metrics]\nlisten = {ends['metrics']}\n{metrics}\n"
-        f'[audit]\nfile = "audit.log"\n[sessions]\ndrain = {drain}\n'
+        f'[audit]\nfile = "audit.log"\n[sessions]\ndrain = {drain}\n{sessions}\n'
     )
     for name, lines in instances.items():
         text += f'[[instances]]\nid = "i-{name}"\nname = "{name}"\n{lines}\n'
@@ -64,10 +66,12 @@ def gateway(
     listen: Mapping[str, Sequence[str]] | None = None,
     fds: Mapping[str, int] | None = None,
     sources: str = "",
+    workers: int = 1,
+    sessions: str = "",
 ) -> Iterator[Demo]:
     """What `prepare` makes, started; `fds` are sockets by the names that systemd would give them. Its log has no
     traceback when it ended, which it does with code 0."""
-    command = prepare(state, instances, ssh, metrics, drain, listen, sources)
+    command = prepare(state, instances, ssh, metrics, drain, listen, sources, workers, sessions)
     with (state / "gateway.log").open("wb") as log:
         process = started(command, log, ENVIRONMENT, state, fds or {})
         try:
