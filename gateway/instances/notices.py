@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.filepath import FilePath
 
 STEP = 100  # directories that are begun to be watched before others have their turn
+FLOOD = 2000  # changes from one look to the next; whoever makes more is not listened to until then
 CHANGES = inotify.IN_CREATE | inotify.IN_DELETE | inotify.IN_MOVED_FROM | inotify.IN_MOVED_TO | inotify.IN_CLOSE_WRITE
 GONE = inotify.IN_DELETE_SELF | inotify.IN_MOVE_SELF | inotify.IN_UNMOUNT
 
@@ -36,11 +37,13 @@ class Notices:
         self._changed = changed
         self._watched: set[str] = set()
         self._watches: _Watches | None = None
+        self._noticed = 0  # since `keep` was called
         self._helpless = False
         self._closed = False
 
     async def keep(self, directories: Iterable[str]) -> bool:
         """Watch these and no others; whether any of them is new, in which something may have changed unseen."""
+        self._noticed = 0
         wanted = set(directories)
         for path in self._watched - wanted:
             self._forget(path)
@@ -74,7 +77,10 @@ class Notices:
         return True
 
     def _notice(self, _: object, path: FilePath[bytes], mask: int) -> None:
-        if mask & inotify.IN_DELETE_SELF:
+        self._noticed += 1
+        if self._noticed > FLOOD:
+            self._deafen()
+        elif mask & inotify.IN_DELETE_SELF:
             self._watched.discard(path.asTextMode().path)  # Twisted forgets it itself
         elif mask & GONE:
             self._forget(path.asTextMode().path)
@@ -86,9 +92,14 @@ class Notices:
             with suppress(KeyError):
                 self._watches.ignore(FilePath(path.encode()))
 
-    def close(self) -> None:
-        """Watch nothing any more. Idempotent."""
-        self._closed = True
+    def _deafen(self) -> None:
+        """Watch nothing until `keep` is called again, which then has everything to begin anew."""
+        self._watched.clear()
         watches, self._watches = self._watches, None
         if watches is not None:
             watches.close()
+
+    def close(self) -> None:
+        """Watch nothing any more. Idempotent."""
+        self._closed = True
+        self._deafen()

@@ -7,12 +7,16 @@ import os
 import random
 import shutil
 import stat
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet import threads
+from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from gateway.config import Source
@@ -263,3 +267,37 @@ async def test_whatever_changes_is_noticed_by_inotify_alone(house: House, short:
         for _ in range(4):
             chance.change()
         await house.until(lambda: house.ids == chance.truth())
+
+
+@pytest_twisted.ensureDeferred
+async def test_whoever_floods_the_gateway_with_changes_keeps_no_guest_from_being_found(
+    house: House, short: Path, bind: Bind, reactor: Any
+) -> None:
+    bind(short / "evil" / "v.sock")
+    bind(short / "good" / "v.sock")
+    house.follow(directory(short / "{id}/v.sock"))
+    await house.until_ids("evil", "good")
+    over = threading.Event()
+
+    def flood() -> None:
+        while not over.is_set():
+            (short / "evil" / "x").touch()
+            (short / "evil" / "x").unlink()
+
+    longest, slowest = 0.0, 0.0
+    flooding = threads.deferToThread(flood)
+    try:
+        for number in range(count(100, 5)):
+            bind(short / f"n{number}" / "v.sock")
+            began = last = time.monotonic()
+            while f"n{number}" not in house.ids:
+                await deferLater(reactor, 0)
+                longest, last = max(longest, time.monotonic() - last), time.monotonic()
+                assert last - began < 60
+            slowest = max(slowest, last - began)
+    finally:
+        over.set()
+        await flooding
+    print(f"found within {slowest * 1000:.0f} ms; the loop was kept for {longest * 1000:.0f} ms at most")
+    (short / "good" / "v.sock").unlink()
+    await house.until(lambda: "good" not in house.ids)
