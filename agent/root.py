@@ -16,6 +16,7 @@ import errno
 import os
 import re
 import struct
+import sys
 import tempfile
 from dataclasses import dataclass
 from typing import Final
@@ -108,18 +109,29 @@ OWN: Final = Root()
 
 
 def leave_init(root: Root) -> None:
-    """Where the root is another process's, have a mount namespace of our own with a /tmp of its own, as
-    what that process does to its mounts must not take ours away. Before there is any thread. Raises RootError."""
+    """Where the root is another process's, have a mount namespace of our own with a directory for temporary
+    files of its own, as what that process does to its mounts must not take ours away. Before there is any
+    thread. Raises RootError."""
     if root.namespace < 0:
         return
     try:
         _call("unshare", CLONE_NEWNS)
         _call("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
-        os.makedirs("/tmp", exist_ok=True)  # noqa: S108 (ours alone, from the next line on)
-        _call("mount", b"vmgate", b"/tmp", b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=0700,size=1m")
-        tempfile.tempdir = "/tmp"  # noqa: S108
+        place = _cover(sys.path)
+        os.makedirs(place, exist_ok=True)  # ours alone, from the next line on
+        _call("mount", b"vmgate", os.fsencode(place), b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=0700,size=1m")
+        tempfile.tempdir = place
     except OSError as error:
         raise RootError(f"cannot have mounts apart from those of {root.path}: {error.strerror}") from error
+
+
+def _cover(needed: list[str]) -> str:
+    """A directory to mount over, with nothing beneath that is still imported from."""
+    paths = [os.path.realpath(path) for path in needed]
+    for place in ("/tmp", "/run", "/mnt"):  # noqa: S108
+        if not any(os.path.commonpath((place, path)) == place for path in paths):
+            return place
+    raise OSError(errno.EBUSY, "the agent lies below /tmp, /run and /mnt")
 
 
 def _call(name: str, *arguments: object) -> None:

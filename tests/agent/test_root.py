@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from tests.support.processes import until
 from tests.support.rawsftp import FOR_READ, OPEN, REALPATH, string, u32
 from tests.support.roots import Root
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root enters another root")
+TOP = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.here, pytest.mark.skipif(os.geteuid() != 0, reason="only root enters another root")]
 
 
 @pytest.fixture(scope="module")
@@ -159,8 +161,12 @@ def test_a_root_that_went_away_is_told_to_who_starts_something(tmp_path: Path) -
         )
 
 
-def test_the_root_of_a_process_is_wherever_that_process_is(root: Root, tmp_path: Path) -> None:
-    """Init switches to another root, and takes /proc with it (switch_root(8))."""
+@pytest.mark.parametrize("below", ["/tmp", ""], ids=["below_tmp", "elsewhere"])
+def test_the_root_of_a_process_is_wherever_that_process_is(root: Root, tmp_path: Path, below: str) -> None:
+    """Init switches to another root, and takes /proc with it (switch_root(8)). The agent lies in /tmp, or not."""
+    apart = tempfile.TemporaryDirectory(dir=below or "/var/lib", prefix="vmgate-agent-")
+    for package in ("agent", "proto"):
+        shutil.copytree(TOP / package, Path(apart.name) / package)
     steps = f"""
         cd {root.path} && mount --bind . . && cd {root.path}
         mount -t tmpfs first opt && : >opt/first
@@ -172,6 +178,7 @@ def test_the_root_of_a_process_is_wherever_that_process_is(root: Root, tmp_path:
     listener.bind(str(tmp_path / "socket"))
     listener.listen()
     with (
+        apart,
         listener,
         subprocess.Popen(
             ["unshare", "--mount", "sh", "-c", steps], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -183,7 +190,7 @@ def test_the_root_of_a_process_is_wherever_that_process_is(root: Root, tmp_path:
         with (
             RealAgent(
                 f"fd:{listener.fileno()}",
-                prefix=("nsenter", f"--mount=/proc/{init.pid}/ns/mnt", f"--wd={os.getcwd()}"),
+                prefix=("nsenter", f"--mount=/proc/{init.pid}/ns/mnt", f"--wd={apart.name}"),
                 options=("--root", f"/proc/{init.pid}/root"),
                 pass_fds=(listener.fileno(),),
             ) as agent,
