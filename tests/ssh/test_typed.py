@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import time
 from typing import Any
@@ -20,11 +21,12 @@ from gateway.config.tokens import IssuerConfig, JWKSConfig
 from gateway.events import Authenticated, Events, Evicted, SessionEnded
 from gateway.jwks import PAUSE, Remotes
 from gateway.measures import Disproved
-from gateway.model import Outcome
+from gateway.model import Offence, Outcome
 from gateway.ssh.typed import CUT, Typed
 from gateway.ssh.wire import Malformed, Reader, boolean, string, uint32
 from tests.ssh.house import House, Result, eventually
-from tests.ssh.raw import USERAUTH_FAILURE, USERAUTH_REQUEST, USERAUTH_SUCCESS, RawClient, new_key
+from tests.ssh.raw import SERVICE_ACCEPT, USERAUTH_FAILURE, USERAUTH_REQUEST, USERAUTH_SUCCESS, RawClient, new_key
+from tests.support.counts import count
 from tests.support.issuer import AUDIENCE, ISSUER, Published, mint, private_key, public_jwk
 
 SECRET = b"typed tokens are signed with this"
@@ -243,10 +245,41 @@ async def test_a_known_and_an_unknown_instance_take_the_same_steps(house: House,
 
 
 @pytest_twisted.ensureDeferred
+async def test_the_time_of_a_refusal_is_printed(house: House) -> None:
+    """`PROVE=1 pytest -n 0 -s -k time_of_a_refusal`: medians of 200 logins each, taken in turns. Only told, as for
+    keys: that the steps are the same is asserted above."""
+    house.reconfigure(max_auth_tries=100)
+    kinds = {
+        "good token, unknown instance": (b"no-such-instance", token()),
+        "good token, instance of others": (b"gamma", token()),
+        "wrong token, known instance": (b"alpha", token(OTHER)),
+        "wrong token, unknown instance": (b"no-such-instance", token(OTHER)),
+    }
+    times: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for _ in range(count(200, 5)):
+        for kind, (user, value) in kinds.items():
+            client = await begin(house)
+            await client.see(SERVICE_ACCEPT)
+            began = reactor.seconds()
+            password(client, user, value)
+            await client.see(USERAUTH_FAILURE)
+            times[kind].append(reactor.seconds() - began)
+            client.transport.abortConnection()
+            await client.gone()
+            house.clients.remove(client)
+    for kind, each in times.items():
+        print(f"{kind}: median of {len(each)}: {statistics.median(each) * 1000:.3f} ms")
+    assert all(times.values())
+
+
+@pytest_twisted.ensureDeferred
 async def test_tokens_count_as_tries_and_as_offences(house: House) -> None:
     house.reconfigure(max_auth_tries=3)
     client = await begin(house)
     password(client, b"alpha", "one")
+    await client.see(USERAUTH_FAILURE)
+    [transport] = house.front._live
+    assert transport._offence is Offence.AUTHFAIL
     await interactive(client, b"alpha", "two")
     client.offer(b"alpha", new_key())
     await client.gone()

@@ -161,6 +161,9 @@ async def test_an_instance_that_a_token_may_not_use_is_a_404_and_in_no_list(plac
         for name in ("stopped", "i-stopped", "nowhere"):
             status, _, body = await place.house.http(f"/instances/{name}{path}", bearer=mint())
             assert (status, body) == not_found
+            refused = place.house.events[-1]
+            assert isinstance(refused, Refused)
+            assert (refused.subject, refused.instance) == ("anna", name)
     assert b"stopped" not in (await place.status(mint()))[1]
 
 
