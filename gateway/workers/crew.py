@@ -188,8 +188,9 @@ class Crew:
         ours.setblocking(False)
         self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, Factory.forProtocol(lambda: hand.link))
         post = self._hands[hand] = Post(partial(self._dead, hand), self._reactor)
-        systemd = int(os.environ.get("LISTEN_FDS", "0"))
-        # Those of systemd stand where they stood, for the endpoint strings that name them.
+        # Sockets of systemd stand where they stood, for the endpoint strings that name them. Twisted leaves nothing
+        # of them in the environment but the names.
+        systemd = len(list(filter(None, os.environ.get("LISTEN_FDNAMES", "").split(":"))))
         given = [self._ports[0].fileno()] * systemd + [theirs.fileno(), *(one.fileno() for one in self._ports)]
         link = 3 + systemd
         words = ["--reactor=asyncio", "--nodaemon", "--pidfile=", "vmgate", "--config", self._config.name]
@@ -197,7 +198,7 @@ class Crew:
             post,
             sys.executable,
             [sys.executable, "-c", START, *words, "--worker", f"{link},{len(self._ports)}"],
-            env=dict(os.environ),
+            env={**os.environ, "LISTEN_FDS": str(systemd)},
             childFDs={0: 0, 1: 1, 2: 2} | {3 + number: descriptor for number, descriptor in enumerate(given)},
         )
         ours.close()

@@ -47,8 +47,8 @@ class House:
         return client
 
 
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+@pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two workers"])
+def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     state = tmp_path_factory.mktemp("e")
     certificate = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=gate.example"
     subprocess.run(
@@ -71,7 +71,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     ssh = 'wait_for_agent = 0\n[entry]\nexempt = []\n[log]\nformat = "json"\n'
     with RealAgent() as agent:
         instances = {"alpha": f'agent_socket = "{agent.path}"'}
-        with gateway(state, instances, ssh, listen=listen, fds=fds) as gate:
+        with gateway(state, instances, ssh, listen=listen, fds=fds, workers=request.param) as gate:
             yield House(gate, json.loads((state / "ready.json").read_text()))
     for sock in held.values():
         sock.close()
