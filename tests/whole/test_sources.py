@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import stat
 import tempfile
@@ -74,16 +75,24 @@ class Guest:
         self.agent.close()
 
 
-@pytest.fixture
-def vms(short: Path) -> Path:
-    (short / "vms").mkdir()
-    return short / "vms"
+@pytest.fixture(scope="module")
+def base() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="vmgate-") as name:
+        yield Path(name)
 
 
 @pytest.fixture
-def house(vms: Path, tmp_path: Path) -> Iterator[Demo]:
-    sources = f'[[sources]]\nkind = "directory"\nvsock_socket = "{vms}/{{id}}/v.sock"\nrefresh = 3600\n'
-    with gateway(tmp_path, {}, sources=sources, ssh="wait_for_agent = 10") as house:
+def vms(base: Path) -> Iterator[Path]:
+    """Where the house looks for guests; those of one test are gone before the next."""
+    yield base
+    for place in base.iterdir():
+        shutil.rmtree(place)
+
+
+@pytest.fixture(scope="module")
+def house(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    sources = f'[[sources]]\nkind = "directory"\nvsock_socket = "{base}/{{id}}/v.sock"\nrefresh = 3600\n'
+    with gateway(tmp_path_factory.mktemp("s"), {}, sources=sources, ssh="wait_for_agent = 10") as house:
         yield house
 
 
@@ -321,4 +330,5 @@ def test_a_reload_with_a_wrong_source_changes_nothing_and_a_right_one_keeps_ever
         guest.appear()
         until(lambda: listed(house) == ["a"], what="the gateway finds it")
         within(through(guest), 300)
+        reload(right, "Reloaded: 1 instances")
         assert "sources.kind: one of directory, hypeman, libvirt, http is needed" in house.file("gateway.log")
