@@ -169,7 +169,8 @@ async def test_a_set_outlives_a_restart_for_its_own_url_alone(published: Publish
     assert kids(remote) == {"k0"}
     await eventually(lambda: remote._asking is None)
     second.remotes.stop()
-    for change in ({"url": "https://elsewhere.example/"}, {"fetched": None}, {"set": 7}, {"set": "x"}):
+    old = {"fetched": time.time() - 90_000}
+    for change in ({"url": "https://elsewhere.example/"}, {"fetched": None}, {"set": 7}, {"set": "x"}, old):
         (tmp_path / "other").write_text(json.dumps({**json.loads(cache.read_text()), **change}))
         third = House()
         remote = third.remote(published, cache=tmp_path / "other")
