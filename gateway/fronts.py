@@ -110,6 +110,10 @@ class Fronts:
         """Those that run, the oldest first."""
         return self._gate.sittings()
 
+    def unready(self) -> str:
+        """Why ssh lets nobody in just now; "" = it does, or is not there."""
+        return self._ssh.unready() if self._ssh else ""
+
     def drain(self, seconds: float) -> Drain:
         """Those who are in may stay for so long; called once the listeners are closed."""
         return Drain(self, seconds, self._reactor)

@@ -24,7 +24,7 @@ from gateway.audit import Audit, Trail, place
 from gateway.config import Config, waiting
 from gateway.drain import Drain
 from gateway.entry import Entry
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, Unrecorded
 from gateway.events import Event, Events, Reloaded
 from gateway.fronts import END, WORD, Fronts
 from gateway.instances.sources import Sources
@@ -146,9 +146,16 @@ class Gateway(Service):
 
     def _unready(self) -> list[str]:
         """Why no new clients should be sent here; empty when they may."""
-        draining = ["draining: the gateway stops"] if self._drain else []
-        starting = [] if self._fronts.ready.called else ["starting: not all workers listen yet"]
-        return [*draining, *starting, *self._instances.unanswered]
+        found = ["draining: the gateway stops"] if self._drain else []
+        if not self._fronts.ready.called:
+            found.append("starting: not all workers listen yet")
+        try:
+            self._audit.admit()
+        except Unrecorded as problem:
+            found.append(f"audit: {problem.detail}")
+        if why := self._fronts.unready():
+            found.append(f"keys: {why}")
+        return [*found, *self._instances.unanswered]
 
     def startService(self) -> None:
         """Say that we are ready, and take SIGHUP as a wish to reload, SIGTERM and SIGINT as one to stop."""

@@ -58,12 +58,15 @@ class KeyFile:
     def __init__(self, path: Path) -> None:
         self._file = Watched(path, self._read, MAX_TEXT)
         self._warnings: tuple[str, ...] = ()
+        self.problem = ""  # why nobody is authorized
 
     def __call__(self) -> AuthorizedKeys:
         """Never raises: a file that cannot be read authorizes nobody."""
         try:
+            self.problem = ""
             return self._file()
         except OSError as error:
+            self.problem = f"{self._file.path} cannot be read: {error.strerror}"
             self._log.error("{path}: no key is authorized: {reason}", path=self._file.path, reason=error.strerror)
             return AuthorizedKeys()
 
@@ -130,6 +133,15 @@ class Credentials:
         self._keys()  # its warnings belong to the start
         self._authorities = authorities(config.trusted_user_ca_keys)
         self._revoked = RevokedFiles(config.revoked_keys)
+
+    def problem(self) -> str:
+        """Why nobody at all comes in by a key or a certificate just now; "" = somebody may."""
+        try:
+            self._revoked()
+        except Revoked as error:
+            return str(error)
+        self._keys()
+        return "" if self._authorities.blobs else self._keys.problem
 
     def read(self, blob: bytes, address: str, now: float, *, ruled: bool) -> Proof:
         """What this key or certificate opens that is shown from this address at this time; `ruled`: there are

@@ -199,6 +199,10 @@ class SSHFront(Factory):
         self._gate.evicted(login.visitor, login.instance, str(error))
         transport.disconnect(conch.DISCONNECT_BY_APPLICATION, error.sentence.encode())
 
+    def unready(self) -> str:
+        """Why nobody can log in just now; "" = somebody may."""
+        return "" if self._config.token_authentication else self._credentials.problem()
+
     def dismiss(self) -> int:
         """Nobody new comes: send away each client once what it came for is over, now and whenever this is
         called again; gives how many are left. Who logs in just now still gets what it came for."""

@@ -116,6 +116,10 @@ class Crew:
         """The sessions of all."""
         return sorted((seat for hand in self._hands for seat in hand.seats.values()), key=lambda seat: -seat.seconds)
 
+    def unready(self) -> str:
+        """Why ssh lets nobody in just now; "" = it does, or is not there."""
+        return self._sample.unready()
+
     def drain(self, seconds: float) -> Drain:
         """Those who are in may stay for so long; called once the listeners are closed."""
         return Drain(self, seconds, self._reactor)
