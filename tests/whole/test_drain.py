@@ -174,17 +174,8 @@ def test_a_connection_with_nothing_left_on_it_is_closed(tmp_path: Path, agent: R
         until(lambda: not control.exists(), 60, "the client noticed")
 
 
-def test_readiness_tells_each_reason_why_nobody_should_come(tmp_path: Path, agent: RealAgent) -> None:
-    source = '[[sources]]\nkind = "http"\nurl = "http://127.0.0.1:9/instances"\ntimeout = 1\n'
-    instances = {"alpha": f'agent_socket = "{agent.path}"'}
-    with gateway(tmp_path, instances, sources=source) as house:
-        until(lambda: health(house, "readyz")[0] == 503, 60, "a source that did not answer is told")
-        (line,) = health(house, "readyz")[1].splitlines()
-        assert line.startswith("source: http http://127.0.0.1:9/instances: ")
-        text = (tmp_path / "vmgate.toml").read_text()
-        (tmp_path / "vmgate.toml").write_text(text.replace(source, ""))
-        os.kill(house.gateway_pid, signal.SIGHUP)
-        until(lambda: health(house, "readyz") == (200, "ok\n"), 60, "all is well without it")
+def test_keys_that_cannot_be_read_make_it_unready(tmp_path: Path, agent: RealAgent) -> None:
+    with house_of(tmp_path, agent) as house:
         (tmp_path / "authorized_keys").rename(tmp_path / "away")
         assert health(house, "readyz") == (
             503, f"keys: {tmp_path}/authorized_keys cannot be read: No such file or directory\n"
