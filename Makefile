@@ -1,5 +1,6 @@
 # demo: a gateway and two guests to enter.   test: everything, against real clients.
 # regress: OpenSSH's own tests, against this gateway.
+# docs: every link, key, default, metric and command of README and docs/ held against what there is.
 # lint: style, types, rooms, generated code. prove: the tests at their full counts. clean-root: demo in a new Debian.
 # bench, bench-quick: how fast it is, beside sshd and others; docs/speed.md.
 PYTHON ?= python3
@@ -19,7 +20,7 @@ REGRESS_COMMANDS := /usr/lib/openssh/regress/run-tests:openssh-tests ssh:openssh
 BENCH_COMMANDS := ssh:openssh-client /usr/sbin/sshd:openssh-server /usr/lib/openssh/sftp-server:openssh-sftp-server \
 	websocketd:websocketd
 
-.PHONY: demo test newer regress lint prove bench bench-quick bench-guard bench-accept clean-root proto wheel clean
+.PHONY: demo test newer regress docs lint prove bench bench-quick bench-guard bench-accept clean-root proto wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(BIN)/.demo
@@ -59,6 +60,11 @@ newer: NEWER = $(shell tests/newer $(PYTHON))
 newer:
 	@[ -n "$(NEWER)" ] || echo "No newer Python on this machine"
 	@[ -z "$(NEWER)" ] || $(MAKE) --no-print-directory test PYTHON=$(NEWER) VENV=$(VENV)-newer TESTS="tests/gateway tests/guest tests/cli tests/whole/test_twistd.py"
+
+docs: $(BIN)/.dev
+	sh tests/needs ssh:openssh-client openssl:openssl curl:curl unshare:util-linux systemd-analyze:systemd promtool:prometheus
+	$(BIN)/python -m pytest -n 2 tests/gateway/test_docs.py tests/gateway/test_config_docs.py tests/gateway/test_dashboards.py \
+	    tests/whole/test_commands.py
 
 # The whole of README's first command in a new Debian of its own.
 clean-root:
