@@ -274,6 +274,20 @@ class RecordingEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """Somebody is given a recording, or a part of it, to be seen again."""
+
+    via: Via
+    subject: str  # who sees it
+    peer: str
+    instance_id: str
+    session_id: str  # which it is of
+    file: str
+    offset: int  # bytes
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditChanged:
     """The audit cannot be written (ok = False), or can again."""
 
@@ -294,7 +308,7 @@ OfRecording = RecordingStarted | RecordingEnded
 OfFiles = FileMoved | FileChanged | MoreMoved | Unwatched
 BeforeLogin = Penalised | TurnedAway
 OfOperation = Reloaded | AuditChanged | Commanded
-OfEntry = Authenticated | Refused | Evicted
+OfEntry = Authenticated | Refused | Evicted | Replayed
 OfSession = SessionStarted | SessionEnded | OfFiles | OfRecording
 Event = (
     OfEntry

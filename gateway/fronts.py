@@ -57,12 +57,16 @@ class Fronts:
         self._reactor = reactor
         self._traces = traces
         self._pool = Pool(events, reactor, *((traces.calling,) if traces else ()))
-        self._recorder = Recorder(config.recording, reactor, thread(reactor, "recording")) if config.recording else None
+        self._recorder: Recorder | None = None
+        if config.recording:
+            threads = [thread(reactor, name) for name in ("recording", "replay")]
+            self._recorder = Recorder(config.recording, reactor, *threads)
         self._gate = Gate(instances, self._pool, events, reactor, config.policy, room=room, recorder=self._recorder)
         self._remotes = Remotes(events, reactor, thread(reactor, "keys"))
         tokens = self._tokens = Tokens(issuers=self._remotes.issuers(config.tokens))
         self._ssh = SSHFront(config.ssh, self._gate, events, reactor, entry, tokens) if config.ssh else None
-        self._web = web_site(config.http, self._gate, reactor, entry, tokens) if config.http else None
+        shelf = self._recorder.shelf if self._recorder else None
+        self._web = web_site(config.http, self._gate, reactor, entry, tokens, shelf) if config.http else None
 
     def listen(self, config: Config, listeners: Listeners) -> None:
         """Take clients in. Raises CannotListen."""

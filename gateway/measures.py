@@ -8,7 +8,7 @@ from gateway.model import Limit, Operation, Via
 
 METHODS = ("publickey", "certificate", "token", "other")  # by which clients try to prove who they are
 HANDSHAKES = ("ok", "failed", "silent")
-PAGES = ("instances", "instance", "stat", "exec", "cp", "page", "other")
+PAGES = ("instances", "instance", "stat", "exec", "cp", "recordings", "page", "other")
 
 
 @dataclass(frozen=True, slots=True)

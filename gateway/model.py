@@ -29,6 +29,7 @@ class Operation(str, Enum):
     LIST = "list"
     FORWARD = "forward"  # one connection, from the client into the guest or the other way
     LISTEN = "listen"  # a listener in the guest, for connections to the client
+    REPLAY = "replay"  # what sessions showed, whosever they were
 
 
 class Outcome(str, Enum):

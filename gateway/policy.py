@@ -26,6 +26,7 @@ SCOPES = {
     Operation.LIST: READ,
     Operation.FORWARD: WRITE,
     Operation.LISTEN: WRITE,
+    Operation.REPLAY: READ,
 }
 # Where READ_FILES does instead: sftp that changes nothing, and copies out.
 READING = frozenset({Operation.SFTP, Operation.DOWNLOAD, Operation.STAT})
@@ -39,7 +40,12 @@ RIGHTS = {
     Operation.STAT: Right.READ,
     Operation.FORWARD: Right.FORWARD,
     Operation.LISTEN: Right.FORWARD,
+    Operation.REPLAY: Right.REPLAY,
 }
+
+
+# A credential that may everything was given for what its owner does, not for what others did.
+NO_REPLAY = "there are no rules, and only a rule allows replay"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +90,8 @@ def decide(
     full = bool(principal.permissions & {"*", scope})
     if not full and not (operation in READING and READ_FILES in principal.permissions):
         return Decision(False, f"permission {scope} is missing", scope)
+    if operation is Operation.REPLAY and policy.rules is None:
+        return Decision(False, NO_REPLAY)
     if instance is not None:
         if not named(principal, instance, policy):
             return Decision(False, f"{principal.how} of {principal.subject} does not name this instance")

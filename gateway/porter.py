@@ -10,7 +10,7 @@ from itertools import islice
 from gateway.config.policy import Policy
 from gateway.doors import Instances
 from gateway.errors import Ambiguous, Expired, Forbidden, GateError, InvalidState, NotFound
-from gateway.events import Authenticated, Events, Evicted, Refused
+from gateway.events import Authenticated, Events, Evicted, Refused, Replayed
 from gateway.model import EVERYTHING, Instance, Operation, Place, Principal
 from gateway.policy import Asked, Decision, decide, named
 from gateway.roll import Visitor
@@ -106,10 +106,11 @@ class Porter:
         *,
         place: Place | None = None,
         instead: Operation | None = None,
+        running: bool = True,
     ) -> Instance:
-        """The running instance of that name, for this operation, or for another where it is not known yet
-        which of two it will be. Raises Forbidden, NotFound, Ambiguous or InvalidState, each with an
-        audit line."""
+        """The instance of that name, which runs unless that does not matter, for this operation, or for another
+        where it is not known yet which of two it will be. Raises Forbidden, NotFound, Ambiguous or InvalidState,
+        each with an audit line."""
         self.permit(visitor, operation, name)
         asked = Asked(source=visitor.peer, place=place)
         try:
@@ -117,7 +118,7 @@ class Porter:
             decision = self.decide(visitor, operation, instance, asked)
             if not decision.allowed and not (instead and self.decide(visitor, instead, instance, asked).allowed):
                 raise self.forbidden(decision)
-            if not instance.running:
+            if running and not instance.running:
                 raise InvalidState(state=instance.state)
         except GateError as error:
             self.refused(visitor, name, operation, error)
@@ -165,6 +166,25 @@ class Porter:
                 credential=who.credential,
                 instance=name[:256],
                 peer=visitor.peer,
+            )
+        )
+
+    def may_replay(self, visitor: Visitor, instance: Instance) -> bool:
+        """Whether it may see what sessions there showed. Tells nobody."""
+        return self.decide(visitor, Operation.REPLAY, instance, Asked(source=visitor.peer)).allowed
+
+    def replayed(self, visitor: Visitor, instance: Instance, session: str, file: str, part: tuple[int, int]) -> None:
+        """Tell the audit that somebody is shown what a session showed, or a part of it: from there, so many bytes."""
+        self.events.emit(
+            Replayed(
+                via=visitor.via,
+                subject=visitor.principal.subject,
+                peer=visitor.peer,
+                instance_id=instance.id,
+                session_id=session,
+                file=file,
+                offset=part[0],
+                size=part[1],
             )
         )
 

@@ -28,6 +28,7 @@ from gateway.events import (
     RecordingStarted,
     Refused,
     Reloaded,
+    Replayed,
     SessionEnded,
     SessionStarted,
     TurnedAway,
@@ -50,7 +51,7 @@ def audit_record(event: Event) -> dict[str, object] | None:
             record = _of_files(event)
         case RecordingStarted() | RecordingEnded():
             record = _of_recording(event)
-        case Authenticated() | Refused() | Evicted():
+        case Authenticated() | Refused() | Evicted() | Replayed():
             record = _of_entry(event)
         case Penalised() | TurnedAway():
             return _before_login(event)
@@ -95,6 +96,9 @@ def _of_entry(event: OfEntry) -> dict[str, object]:
         case Evicted():
             where = {"session": event.session_id, "instance": event.instance}
             return {"event": "evicted"} | who | where | {"outcome": Outcome.ENDED.value, "reason": event.reason}
+        case Replayed():
+            what = {"session": event.session_id, "instance_id": event.instance_id, "file": event.file}
+            return {"event": "replay"} | who | what | {"offset": event.offset, "bytes": event.size}
 
 
 def _of_operation(event: OfOperation) -> dict[str, object]:

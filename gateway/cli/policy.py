@@ -11,7 +11,7 @@ from gateway.config import Config, parse
 from gateway.config.policy import Right, Rule
 from gateway.errors import ConfigError
 from gateway.model import Instance, Principal
-from gateway.policy import Asked, Decision, judged, named, steps
+from gateway.policy import NO_REPLAY, Asked, Decision, judged, named, steps
 
 
 def run(options: argparse.Namespace) -> int:
@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
     claims = dict(_pair(text) for text in options.claim)
     who = Principal(options.subject, "policy check", None, groups=frozenset(options.group), claims=claims)
     if config.policy.rules is None:
-        decision = _by_key(config, who, instance)
+        decision = _by_key(config, who, instance, right)
     else:
         for step in steps(who, right, instance, config.policy.rules):
             print(f"  {step.rule.name}: {step.passed or _terms(step.rule)}")
@@ -55,9 +55,11 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _by_key(config: Config, who: Principal, instance: Instance) -> Decision:
+def _by_key(config: Config, who: Principal, instance: Instance, right: Right) -> Decision:
     """Without rules a credential says itself what it opens; those of keys are known here, tokens are not."""
     print("  there are no [[policy.rules]]: each key and token says itself where it enters")
+    if right is Right.REPLAY:
+        return Decision(False, NO_REPLAY)
     found = [key for lines in _keys(config) for key in lines if key.subject == who.subject]
     if any(named(key, instance, config.policy) for key in found):
         return Decision(True, f"a key of {who.subject} names the instance")

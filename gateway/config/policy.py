@@ -27,9 +27,11 @@ class Right(str, Enum):
     FORWARD = "forward"  # connections into the guest and out of it
     AGENT = "agent"  # the client's ssh-agent, to be used in the guest
     ATTACH = "attach"  # a session that somebody else began
+    REPLAY = "replay"  # what sessions showed, whosever they were; no `*` allows it
 
 
 ALL = frozenset(Right)
+USUAL = ALL - {Right.REPLAY}  # what `allow = ["*"]` means: nobody sees what others did for want of a list of rights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +130,10 @@ def _rights(table: Table, key: str) -> frozenset[Right]:
     for word in words:
         if word not in ("*", *known):
             table.problem(key, f"{word!r} is not known; known: {', '.join(known)} and *")
-    return ALL if "*" in words else frozenset(Right(word) for word in words if word in known)
+    some = frozenset(Right(word) for word in words if word in known)
+    if "*" not in words:
+        return some
+    return ALL if key == "deny" else USUAL | some
 
 
 def _pairs(table: Table, key: str) -> Mapping[str, str]:

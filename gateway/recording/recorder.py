@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -22,9 +23,10 @@ from gateway.errors import ConfigError, GateError, Unrecorded
 from gateway.events import EventLog
 from gateway.model import ExecRequest, Instance, Window
 from gateway.recording.process import Recorded
+from gateway.recording.shelf import Shelf
 from gateway.recording.tape import WHAT, Tape, write_lines
 
-InThread = Callable[[Callable[[], int]], Deferred[int]]
+InThread = Callable[[Callable[[], Any]], Deferred[Any]]
 
 
 class Recorder:
@@ -32,12 +34,16 @@ class Recorder:
 
     _log = Logger()
 
-    def __init__(self, config: RecordingConfig, clock: IReactorTime, in_thread: InThread) -> None:
-        """Raises ConfigError when the directory is not the gateway's alone."""
+    def __init__(
+        self, config: RecordingConfig, clock: IReactorTime, in_thread: InThread, reading: InThread | None = None
+    ) -> None:
+        """`reading` is a thread of its own for who sees recordings again, so that none waits for that which is
+        being made. Raises ConfigError when the directory is not the gateway's alone."""
         self.config = config
         self.clock = clock
         self.in_thread = in_thread
         self._directory = open_directory(config.directory)
+        self.shelf = Shelf(self._directory, in_thread if reading is None else reading)
         self._live: set[Tape] = set()
         self._idle: list[Deferred[None]] = []
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.server import Request
 
-from gateway.errors import GateError, InvalidState
+from gateway.errors import BadRequest, GateError, InvalidState
 from gateway.web.message import compact
 
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
+
+log = Logger()
 
 
 def answer(request: Request, status: int, body: bytes, kind: bytes = JSON) -> bytes:
@@ -34,3 +39,31 @@ def failure(request: Request, error: GateError) -> bytes:
         # The one body of the contract that is plain text, with a newline: clients compare it.
         return answer(request, 409, compact({"code": error.code, "message": error.sentence}) + b"\n", TEXT)
     return refusal(request, error.http_status, error.code, error.sentence)
+
+
+def send(request: Request, body: bytes) -> None:
+    """A page that came late."""
+    request.write(answer(request, 200, body))
+    request.finish()
+
+
+def send_failure(request: Request, why: Failure) -> None:
+    """Why it did not come; what nobody foresaw is a 500 for the client and a line in the log."""
+    if why.check(CancelledError):
+        return  # the client went; there is nobody to tell
+    if not why.check(GateError):
+        log.failure("A request failed in a way nobody foresaw", why)
+    error = why.value if isinstance(why.value, GateError) else GateError()
+    request.write(failure(request, error))
+    request.finish()
+
+
+def argument(request: Request, name: bytes) -> str:
+    """One argument of the query, "" when it is missing. Raises BadRequest for several, and for no UTF-8."""
+    values = (request.args or {}).get(name, [b""])
+    if len(values) > 1:
+        raise BadRequest(message=f"{name.decode()} is given more than once")
+    try:
+        return str(values[0], "utf-8")
+    except UnicodeDecodeError:
+        raise BadRequest(message=f"{name.decode()} must be UTF-8") from None

@@ -7,6 +7,7 @@ upgraded. HTTP and WebSocket share one port. Decides nothing itself: the recepti
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from autobahn.websocket import USES_NVX
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
@@ -23,10 +24,11 @@ from gateway.config import HTTPConfig
 from gateway.config.entry import EntryConfig
 from gateway.entry import Entries, Entry
 from gateway.errors import BadRequest, GateError, NotFound, TimedOut
-from gateway.gate import Gate
+from gateway.gate import Gate, Visitor
 from gateway.measures import Limited, Requested
 from gateway.model import Instance, Limit, Operation, Via
-from gateway.web.answers import answer, failure, refusal
+from gateway.recording.shelf import Shelf
+from gateway.web.answers import answer, argument, failure, refusal, send, send_failure
 from gateway.web.channel import Channel, Listener
 from gateway.web.cp import CopySocket
 from gateway.web.exec import ExecSocket
@@ -35,6 +37,7 @@ from gateway.web.message import compact, stat_words
 from gateway.web.openapi import DOCUMENT
 from gateway.web.page import FILES, page_file
 from gateway.web.reception import NewKeys, Reception
+from gateway.web.replay import Replay
 from gateway.web.socket import Entrance, Socket, SocketFactory
 from gateway.web.v1.cp import V1Copy
 from gateway.web.v1.exec import V1Exec
@@ -50,14 +53,19 @@ log = Logger()
 
 
 def web_site(
-    config: HTTPConfig, gate: Gate, reactor: IReactorTime, entry: Entries | None = None, tokens: Tokens | None = None
+    config: HTTPConfig,
+    gate: Gate,
+    reactor: IReactorTime,
+    entry: Entries | None = None,
+    tokens: Tokens | None = None,
+    shelf: Shelf | None = None,
 ) -> WebSite:
     """The site for every listener of the front; `entry` is whom it hears, the usual unless it is given, `tokens` whom
-    it believes besides those of the contract's secrets."""
+    it believes besides those of the contract's secrets, `shelf` what may be seen again."""
     if not USES_NVX:
         log.warn("Autobahn's native code is not active: uploads by WebSocket will be a hundred times slower")
     heard = entry or Entry(EntryConfig(), gate.events, reactor)
-    return WebSite(config, Pages(config, gate, reactor, heard, tokens or Tokens()), reactor)
+    return WebSite(config, Pages(config, gate, reactor, heard, tokens or Tokens(), shelf), reactor)
 
 
 class WebSite(Listener):
@@ -106,10 +114,19 @@ class Pages(Resource):
 
     isLeaf = True
 
-    def __init__(self, config: HTTPConfig, gate: Gate, reactor: IReactorTime, entry: Entries, tokens: Tokens) -> None:
+    def __init__(
+        self,
+        config: HTTPConfig,
+        gate: Gate,
+        reactor: IReactorTime,
+        entry: Entries,
+        tokens: Tokens,
+        shelf: Shelf | None,
+    ) -> None:
         super().__init__()
         self.entry = entry
         self._reception = Reception(gate, entry, tokens)
+        self._replay = Replay(gate, self._reception, shelf)
         self.sockets = SocketFactory(reactor)
         self.events = gate.events
         self._gate = gate
@@ -159,7 +176,14 @@ class Pages(Resource):
             case ["instances", name] if name:
                 page = self._one
             case ["instances", name, action]:
-                page = {"stat": self._stat, "exec": self._exec, "cp": self._cp}.get(action)
+                page = {
+                    "stat": self._stat,
+                    "exec": self._exec,
+                    "cp": self._cp,
+                    "recordings": self._replay.list,
+                }.get(action)
+            case ["instances", name, "recordings", session]:
+                page = partial(self._replay.one, session)
             case _:
                 page = None
         if page is None:
@@ -180,23 +204,33 @@ class Pages(Resource):
     def _list(self, request: Request, name: str) -> int:
         visitor = self._reception.visitor(request, Operation.LIST, name)
         self._gate.permit(visitor, Operation.LIST)
-        coming = Deferred.fromCoroutine(self._told(self._gate.visible(visitor.principal, visitor.peer)))
+        coming = Deferred.fromCoroutine(self._told(visitor, self._gate.visible(visitor.principal, visitor.peer)))
         request.notifyFinish().addErrback(lambda _: coming.cancel())
-        coming.addCallbacks(lambda body: _send(request, body), lambda why: _send_failure(request, why))
+        coming.addCallbacks(lambda body: send(request, body), lambda why: send_failure(request, why))
         return NOT_DONE_YET
 
-    async def _told(self, seen: Iterator[list[Instance]]) -> bytes:
+    async def _told(self, visitor: Visitor, seen: Iterator[list[Instance]]) -> bytes:
         """The instances as JSON; other clients have their turns meanwhile."""
         words: list[bytes] = []
         for part in seen:
             if words:
                 await deferLater(self._reactor, 0)
-            words += [compact(_words(found)) for found in part]
+            words += [compact(self._words(visitor, found)) for found in part]
         return b"[" + b",".join(words) + b"]"
 
     def _one(self, request: Request, name: str) -> bytes:
         visitor = self._reception.visitor(request, Operation.LIST, name)
-        return answer(request, 200, compact(_words(self._gate.look(visitor, name))))
+        return answer(request, 200, compact(self._words(visitor, self._gate.look(visitor, name))))
+
+    def _words(self, visitor: Visitor, found: Instance) -> dict[str, object]:
+        """What a client is told of an instance; that it has recordings only where the client may see them."""
+        words: dict[str, object] = {
+            "id": found.id, "name": found.name, "state": found.state, "created_at": found.created_at,
+            "image": found.image,
+        }  # fmt: skip
+        if self._replay.may(visitor, found):
+            words["recordings"] = True
+        return words
 
     def _stat(self, request: Request, name: str) -> int:
         visitor = self._reception.visitor(request, Operation.STAT, name)
@@ -214,7 +248,7 @@ class Pages(Resource):
         coming.addTimeout(STAT_TIME, self._reactor, onTimeoutCancel=_too_late)
         request.notifyFinish().addErrback(lambda _: coming.cancel())
         coming.addCallbacks(
-            lambda stat: _send(request, compact(stat_words(stat))), lambda why: _send_failure(request, why)
+            lambda stat: send(request, compact(stat_words(stat))), lambda why: send_failure(request, why)
         )
         return NOT_DONE_YET
 
@@ -250,44 +284,13 @@ def page_of(request: http.Request) -> str:
             return "instances"
         case [b"instances", _]:
             return "instance"
-        case [b"instances", _, b"stat" | b"exec" | b"cp" as action]:
+        case [b"instances", _, b"stat" | b"exec" | b"cp" | b"recordings" as action, *rest] if (
+            not rest or action == b"recordings"
+        ):
             return action.decode()
         case [b""] | [b"page", *_]:
             return "page"
     return "other"
-
-
-def argument(request: Request, name: bytes) -> str:
-    """One argument of the query, "" when it is missing. Raises BadRequest for several, and for no UTF-8."""
-    values = (request.args or {}).get(name, [b""])
-    if len(values) > 1:
-        raise BadRequest(message=f"{name.decode()} is given more than once")
-    try:
-        return str(values[0], "utf-8")
-    except UnicodeDecodeError:
-        raise BadRequest(message=f"{name.decode()} must be UTF-8") from None
-
-
-def _words(found: Instance) -> dict[str, object]:
-    """What clients are told of an instance."""
-    return {
-        "id": found.id, "name": found.name, "state": found.state, "created_at": found.created_at, "image": found.image,
-    }  # fmt: skip
-
-
-def _send(request: Request, body: bytes) -> None:
-    request.write(answer(request, 200, body))
-    request.finish()
-
-
-def _send_failure(request: Request, why: Failure) -> None:
-    if why.check(CancelledError):
-        return  # the client went; there is nobody to tell
-    if not why.check(GateError):
-        log.failure("A request failed in a way nobody foresaw", why)
-    error = why.value if isinstance(why.value, GateError) else GateError()
-    request.write(failure(request, error))
-    request.finish()
 
 
 def _too_late(result: object, seconds: float) -> object:

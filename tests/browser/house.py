@@ -26,7 +26,8 @@ def token(secret: str = SECRET, life: float = 3600, **claims: Any) -> str:
 class House:
     """`alpha`, a real agent, and `gamma`, which is stopped."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, more: str = "") -> None:
+        """`more` are tables of the configuration."""
         self._place = place
         self._socket = place / "agent.sock"
         (place / "token.secret").write_text(SECRET)
@@ -35,7 +36,7 @@ class House:
             'ready_file = "ready.json"\n[http]\nlisten = "tcp:0:interface=127.0.0.1"\n'
             'token_secret_files = "token.secret"\n[audit]\nfile = "audit.log"\n'
             f'[[instances]]\nid = "i-a"\nname = "alpha"\nagent_socket = "{self._socket}"\n'
-            f'[[instances]]\nid = "i-c"\nname = "gamma"\nagent_socket = "{self._socket}"\nstate = "Stopped"\n'
+            f'[[instances]]\nid = "i-c"\nname = "gamma"\nagent_socket = "{self._socket}"\nstate = "Stopped"\n{more}'
         )
         self.start_agent()
         with (place / "gateway.log").open("ab") as log:
@@ -46,6 +47,9 @@ class House:
             )  # fmt: skip
         until((place / "ready.json").exists, 60, "the gateway listens")
         self.url = "http://" + json.loads((place / "ready.json").read_text())["http"][0]
+
+    def file(self, name: str) -> str:
+        return (self._place / name).read_text()
 
     def start_agent(self) -> None:
         self._socket.unlink(missing_ok=True)

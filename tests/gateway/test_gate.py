@@ -8,6 +8,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from gateway.audit import Audit
+from gateway.config import Policy
 from gateway.errors import Ambiguous, Forbidden, InvalidState, NotFound
 from gateway.events import Event, EventLog, Events, SessionStarted
 from gateway.gate import Gate, Visitor
@@ -79,8 +80,9 @@ def test_a_stopped_instance_says_so(gate: Gate) -> None:
 @pytest.mark.parametrize("operation", list(Operation))
 @pytest.mark.parametrize("scope", ["instance:read", "instance:write", "*", "other"])
 def test_each_operation_needs_its_scope(operation: Operation, scope: str) -> None:
-    needed = "instance:read" if operation in (Operation.STAT, Operation.LIST) else "instance:write"
-    assert decide(visitor("*", permissions=frozenset({scope})).principal, operation).allowed is (scope in ("*", needed))
+    needed = "instance:read" if operation in (Operation.STAT, Operation.LIST, Operation.REPLAY) else "instance:write"
+    principal = visitor("*", permissions=frozenset({scope})).principal
+    assert decide(principal, operation, policy=Policy(())).allowed is (scope in ("*", needed))
 
 
 @pytest.mark.parametrize("operation", list(Operation))

@@ -103,7 +103,7 @@ EXEC, SHELL, SFTP, UP, DOWN = (
     Operation.EXEC, Operation.SHELL, Operation.SFTP, Operation.UPLOAD, Operation.DOWNLOAD,
 )  # fmt: skip
 STAT, LIST, FORWARD, LISTEN = Operation.STAT, Operation.LIST, Operation.FORWARD, Operation.LISTEN
-ALL = frozenset(Operation)
+ALL = frozenset(Operation) - {Operation.REPLAY}  # what `*` allows
 FILES = {SFTP, UP, DOWN, STAT}
 # Who, where: what of all operations is allowed, whatever the terminal, the user and the address.
 ROWS: dict[tuple[str, str], frozenset[Operation] | set[Operation]] = {
@@ -207,8 +207,27 @@ def test_without_a_table_the_credential_says_where_it_enters(operation: Operatio
     web = PLACES["web"]
     for instances, enters in ({"web"}, True), ({"i-web"}, True), ({"*"}, True), ({"vault"}, False), (set(), False):
         principal = Principal("anna", "token", frozenset(instances), EVERYTHING)
-        assert decide(principal, operation, web).allowed is enters
+        assert decide(principal, operation, web).allowed is (enters and operation in ALL)
     assert not decide(Principal("anna", "publickey", None), operation, web).allowed
+
+
+def test_what_others_did_is_seen_by_a_rule_of_that_word_alone() -> None:
+    rules = read(
+        '[ssh]\n[[policy.rules]]\nsubjects = ["anna"]\nallow = ["replay"]\n'
+        '[[policy.rules]]\nsubjects = ["ben"]\nallow = ["*", "replay"]\n'
+        '[[policy.rules]]\nsubjects = ["eve"]\ndeny = ["*"]\n[[policy.rules]]\nallow = ["*"]\n'
+        '[[policy.rules]]\nallow = ["replay"]\nsubjects = ["eve"]\n'
+    )
+    asked = (Operation.REPLAY, EXEC, LIST)
+
+    def seen(who: str) -> set[Operation]:
+        principal = Principal(who, "token", frozenset({"*"}))
+        return {operation for operation in asked if decide(principal, operation, PLACES["web"], Asked(), rules).allowed}
+
+    assert seen("anna") == seen("ben") == set(asked)
+    assert (seen("carl"), seen("eve")) == ({EXEC, LIST}, set())
+    reader = Principal("ben", "token", frozenset({"*"}), frozenset({"files:read"}))
+    assert not decide(reader, Operation.REPLAY, PLACES["web"], Asked(), rules).allowed
 
 
 def test_a_table_without_rules_allows_nobody_anything() -> None:

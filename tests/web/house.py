@@ -23,6 +23,7 @@ from gateway.config import HTTPConfig
 from gateway.events import Event, Events
 from gateway.gate import Gate
 from gateway.measures import Measure
+from gateway.recording.shelf import Shelf
 from gateway.room import Room
 from gateway.web.channel import Channel
 from gateway.web.site import web_site
@@ -62,7 +63,7 @@ class House:
     """A gate with `alpha` (running) and `stopped`, behind a site on a free port; the site's own time
     is `clock`'s where one is given."""
 
-    def __init__(self, clock: Clock | None = None, tokens: Tokens | None = None) -> None:
+    def __init__(self, clock: Clock | None = None, tokens: Tokens | None = None, shelf: Shelf | None = None) -> None:
         # Not at the top: a conftest is read before the reactor is chosen.
         from twisted.internet import reactor  # noqa: PLC0415
 
@@ -75,7 +76,7 @@ class House:
         self.room = Room(events, 100)
         self.gate = Gate(self.world, self.world, events, reactor, room=self.room)
         config = HTTPConfig(listen=("tcp:0",), token_secrets=(SECRET, OLD_SECRET), max_wait_for_agent=120)
-        self.site = web_site(config, self.gate, clock or reactor, tokens=tokens)
+        self.site = web_site(config, self.gate, clock or reactor, tokens=tokens, shelf=shelf)
         self._listening = reactor.listenTCP(0, self.site, interface="127.0.0.1")
         self.port = self._listening.getHost().port
         self.criticals: list[dict[str, Any]] = []

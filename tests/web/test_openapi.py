@@ -68,7 +68,7 @@ async def test_every_path_of_the_document_is_served_and_no_other(house: House) -
     paths = (await document(house))["paths"]
     assert set(paths) == {
         "/openapi.json", "/instances", "/instances/{id}", "/instances/{id}/stat", "/instances/{id}/exec",
-        "/instances/{id}/cp",
+        "/instances/{id}/cp", "/instances/{id}/recordings", "/instances/{id}/recordings/{session}",
     }  # fmt: skip
     for path in paths:
         status, _, _ = await house.http(path.replace("{id}", "alpha"), bearer=None)

@@ -3,6 +3,7 @@
 import { make, the } from "./dom.js";
 import { dropTarget, openFiles } from "./files.js";
 import { clock, Gateway, Refusal } from "./gateway.js";
+import { openRecordings } from "./recordings.js";
 import * as tabs from "./tabs.js";
 import { Terminal } from "./terminal.js";
 
@@ -62,6 +63,7 @@ function leave(words) {
   clearTimeout(refreshing);
   clearTimeout(expiring);
   the("files").close();
+  the("recordings").close();
   the("sign-in").hidden = false;
   the("house").hidden = true;
   the("sign-out").hidden = true;
@@ -139,10 +141,18 @@ function row(instance) {
       { class: "instance-actions" },
       make("button", { type: "button", id: `${id}-terminal`, "aria-label": `Terminal in ${named.name}`, onclick: () => enterInstance(named) }, "Terminal"),
       make("button", { type: "button", id: `${id}-files`, "aria-label": `Files of ${named.name}`, onclick: () => files(named, user()) }, "Files…"),
+      ...recordings(named, id),
     ),
   );
   dropTarget(element, (sources) => files(named, user(), sources));
   return element;
+}
+
+/** For those alone who may see them. */
+function recordings(instance, id) {
+  if (!instance.recordings) return [];
+  const open = () => openRecordings({ gateway: () => gateway, instance });
+  return [make("button", { type: "button", id: `${id}-recordings`, "aria-label": `Recordings of ${instance.name}`, onclick: open }, "Recordings…")];
 }
 
 const user = () => the("user").value.trim();

@@ -44,6 +44,22 @@ export class Gateway {
     return answer.json();
   }
 
+  /** What sessions showed, from behind that file on. Throws a Refusal. */
+  async recordings(path, behind) {
+    const answer = await this.#get(behind ? `${path}?behind=${encodeURIComponent(behind)}` : path);
+    if (answer.status !== 200) throw await this.#refusal(answer);
+    return answer.json();
+  }
+
+  /** So many bytes of a recording from there on, and how many it has in all. Throws a Refusal. */
+  async part(path, begin, most) {
+    const answer = await this.#get(path, { Range: `bytes=${begin}-${begin + most - 1}` });
+    if (answer.status === 416) return { bytes: new Uint8Array(), size: begin };
+    if (answer.status !== 206) throw await this.#refusal(answer);
+    const size = Number(answer.headers.get("content-range").split("/")[1]);
+    return { bytes: new Uint8Array(await answer.arrayBuffer()), size };
+  }
+
   /**
    * Why a WebSocket was refused: a browser does not tell, so the same path is asked as a page, which goes
    * through the same checks up to the upgrade itself (426). Returns a Refusal, never throws.
@@ -62,10 +78,10 @@ export class Gateway {
     }
   }
 
-  async #get(path) {
+  async #get(path, headers = {}) {
     try {
       return await fetch(new URL(path, document.baseURI), {
-        headers: { Authorization: `Bearer ${this.#token}` },
+        headers: { Authorization: `Bearer ${this.#token}`, ...headers },
         cache: "no-store",
         credentials: "omit",
         redirect: "error",
