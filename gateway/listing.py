@@ -31,6 +31,24 @@ class Listing:
         """The instance of exactly that id."""
         return self._ids.get(instance_id)
 
+    def changes(self, before: Listing) -> tuple[list[str], list[Instance]]:
+        """The ids that were there before and are gone, and the instances that are new or told of otherwise."""
+        gone = [instance_id for instance_id in before._ids if instance_id not in self._ids]
+        new = []
+        for instance_id, instance in self._ids.items():
+            old = before._ids.get(instance_id)
+            if old is not instance and old != instance:
+                new.append(instance)
+        return gone, new
+
+    def changed(self, gone: Iterable[str], new: Iterable[Instance]) -> Listing:
+        """Another listing, as this one with such changes; what is new comes last."""
+        instances = dict(self._ids)
+        for instance_id in gone:
+            instances.pop(instance_id, None)
+        instances.update((instance.id, instance) for instance in new)
+        return Listing(instances.values())
+
     def called(self, words: Iterable[str]) -> list[Instance]:
         """Those whose id or name is one of these words, each once."""
         found: dict[str, Instance] = {}

@@ -96,9 +96,10 @@ class Crew:
         return reload
 
     def keep(self, instances: Listing) -> None:
-        """There are these by now."""
+        """There are these by now: what is other than before is told, for there may be many."""
+        gone, new = instances.changes(self._instances)
         self._instances = instances
-        self._tell("instances", plain(list(instances)))
+        self._tell("instances", [gone, plain(new)])
 
     def level(self, level: str, namespace: str) -> None:
         """What their logs leave out, until the next reload."""

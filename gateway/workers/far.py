@@ -72,8 +72,12 @@ class FarInstances:
         return self._listing
 
     def replace(self, instances: Iterable[Instance]) -> None:
-        """There are these by now."""
+        """There are these."""
         self._listing = Listing(instances)
+
+    def change(self, gone: Iterable[str], new: Iterable[Instance]) -> None:
+        """As `Listing.changed`."""
+        self._listing = self._listing.changed(gone, new)
 
 
 class FarEntry:

@@ -147,9 +147,10 @@ class Worker(Service):
             self._logged.reload(config.log)
         apply()
 
-    def _keep(self, instances: Plain) -> None:
+    def _keep(self, changes: Plain) -> None:
         assert self._fronts is not None
-        self._instances.replace(built(instances))
+        gone, new = changes
+        self._instances.change(gone, built(new))
         self._fronts.keep(self._instances.listing())
 
     def _level(self, about: Plain) -> None:

@@ -16,7 +16,7 @@ from gateway.errors import Ambiguous, GateError, NotFound
 from gateway.events import Events
 from gateway.gate import Gate
 from gateway.listing import Listing
-from gateway.model import Instance, Principal, UnixAddress
+from gateway.model import CidAddress, Instance, Principal, UnixAddress
 from gateway.porter import NEAR
 from tests.support.memory import MemoryWorld
 
@@ -60,6 +60,19 @@ def test_a_name_is_near_itself(names: set[str], word: str) -> None:
     listing = Listing(Instance(f"x{number}", name, UnixAddress("/x")) for number, name in enumerate(sorted(names)))
     assert any(i.name == word for i in listing.near(word, 1)) is (word in names)
     assert [i.name for i in listing.called([word, "nobody"])] == [word] * (word in names)
+
+
+some = st.dictionaries(st.sampled_from("abcdef"), st.integers(3, 5)).map(
+    lambda cids: Listing(Instance(name, "", CidAddress(cid)) for name, cid in cids.items())
+)
+
+
+@given(some, some)
+def test_what_changed_makes_of_one_listing_the_other(before: Listing, after: Listing) -> None:
+    gone, new = after.changes(before)
+    assert {i.id: i for i in before.changed(gone, new)} == {i.id: i for i in after}
+    assert after.changes(after) == ([], [])
+    assert all(before.get(i.id) != i for i in new)
 
 
 def asked(gate: Gate, principal: Principal, name: str, monkeypatch: pytest.MonkeyPatch) -> int:
