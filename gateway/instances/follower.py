@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from gateway.config.sources import Source as SourceConfig
+from gateway.instances.breath import Breath
 from gateway.instances.found import Found, SourceError
 from gateway.model import Instance
 
@@ -63,6 +64,7 @@ class Follower:
         self._next: IDelayedCall | None = None
         self._late: IDelayedCall | None = None
         self._told: dict[str, str] = {}  # of the entries that are left out
+        self._breath = Breath(clock)
         self._closed = False
 
     def start(self) -> None:
@@ -104,7 +106,7 @@ class Follower:
     def _listed(self, found: Found) -> None:
         if self._closed:
             return
-        if self.problem:
+        if self.problem and self._breath.take():
             said = "answers again" if self.answered else "answers"
             self._log.info(
                 "{source} {said}: {count} instances", source=self.config, said=said, count=len(found.instances)
@@ -118,7 +120,7 @@ class Follower:
     def _tell(self, found: Found) -> None:
         """What is left out, once for each."""
         for what, why in found.left_out.items():
-            if self._told.get(what) != why:
+            if self._told.get(what) != why and self._breath.take():
                 self._log.warn("{source}: {what} is left out: {why}", source=self.config, what=what, why=why)
         if found.untold and not self._told:
             self._log.warn("{source}: {count} more are left out", source=self.config, count=found.untold)
@@ -138,7 +140,7 @@ class Follower:
         self._changed()
 
     def _broken(self, why: str) -> None:
-        if why != self.problem:
+        if why != self.problem and self._breath.take():
             last = f"its {len(self.instances)} instances are those it listed last"
             known = last if self.answered else "it never answered yet"
             self._log.warn("{source}: {why}; {known}", source=self.config, why=why, known=known)

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from gateway.config.sources import DirectorySource, HTTPSource, HypemanSource, LibvirtSource
 from gateway.config.sources import Source as SourceConfig
 from gateway.events import Events, SourceListed
+from gateway.instances.breath import Breath
 from gateway.instances.directory import Directory
 from gateway.instances.follower import Follower, Source
 from gateway.instances.http import HTTPList
@@ -21,7 +22,6 @@ from gateway.listing import Listing
 from gateway.model import Instance
 
 TABLE = "[[instances]]"
-MAX_TOLD = 20  # conflicts that are told one by one at once
 
 
 def source(config: SourceConfig, reactor: Any, changed: Callable[[], None]) -> Source:
@@ -56,6 +56,7 @@ class Sources:
         self._conflicts: set[Conflict] = set()
         self._kinds: set[str] = set()  # that there ever were
         self._started = False
+        self._breath = Breath(reactor)
 
     def listing(self) -> Listing:
         """What is known now."""
@@ -138,11 +139,10 @@ class Sources:
 
     def _tell_conflicts(self, conflicts: Sequence[Conflict]) -> None:
         """Once for each, while it lasts."""
-        new = [conflict for conflict in conflicts if conflict not in self._conflicts]
-        for name, instance_id, what in new[:MAX_TOLD]:
-            self._log.warn("{source}: {id} {what} by an earlier source", source=name, id=instance_id, what=what)
-        if len(new) > MAX_TOLD:
-            self._log.warn("{count} more instances have what others had before", count=len(new) - MAX_TOLD)
+        for conflict in conflicts:
+            if conflict not in self._conflicts and self._breath.take():
+                name, instance_id, what = conflict
+                self._log.warn("{source}: {id} {what} by an earlier source", source=name, id=instance_id, what=what)
         self._conflicts = set(conflicts)
 
     def _listed(self, kind: str) -> SourceListed:

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from gateway.config.sources import LibvirtSource
 from gateway.instances import follower
+from gateway.instances.breath import EACH, LINES
 from gateway.instances.follower import Follower
 from gateway.instances.found import Found, SourceError
 from gateway.model import CidAddress, Instance
@@ -175,3 +177,18 @@ def test_a_closed_one_looks_no_more_and_tells_nothing(house: House, when: str) -
     assert (house.looks, house.changes, house.source.closed) == (1, before, 1)
     assert house.clock.getDelayedCalls() == []
     assert "late" not in house.ids
+
+
+def test_a_source_that_fails_otherwise_each_time_does_not_fill_the_log(house: House) -> None:
+    lines: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    for number in range(10_000):
+        house.source.fail(SourceError(f"this is reason {number}"))
+        house.clock.advance(follower.AGAIN)
+    globalLogPublisher.removeObserver(observe)
+    assert lines[0] == "libvirt test:///: this is reason 0; it never answered yet"
+    assert LINES <= len(lines) <= LINES + 10_000 * follower.AGAIN / EACH + 1
