@@ -339,6 +339,21 @@ async def test_an_answer_of_another_shape_ends_the_connection(house: House, payl
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_token_of_any_size_costs_no_more_than_a_packet(house: House) -> None:
+    """What fits in one before a login is refused unread; more than that ends the connection (RFC 4253 section 6.1)."""
+    client = await begin(house)
+    password(client, b"alpha", token(filler="x" * 20_000))
+    await client.see(USERAUTH_FAILURE)
+    client.transport.abortConnection()
+    huge = await begin(house)
+    password(huge, b"alpha", token(filler="x" * (10 << 20)))
+    await huge.gone()
+    refused = await eventually(house.refused)
+    assert refused[0].reason == "resource not found [token: longer than 16 KiB]"
+    assert (await ssh(house, token(), "exit 3")).code == 3, "and nobody else notices"
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_password_cannot_be_changed(house: House) -> None:
     client = await begin(house)
     request(client, b"alpha", b"password", boolean(True) + string(token()) + string(token()))
