@@ -89,8 +89,11 @@ def _keys(table: Table, algorithms: tuple[str, ...], read: Callable[[Path], byte
             table.problem(key, "name at least one file")
         for file in files:
             try:
-                text = read(table.file(key, file, secret=key == "secret_files"))
-                yield from [secret(text.strip(), algorithms)] if key == "secret_files" else read_keys(text, algorithms)
+                text = read(table.file(key, file))
+                found = (secret(text.strip(), algorithms),) if key == "secret_files" else read_keys(text, algorithms)
+                if any(isinstance(one.material, bytes) for one in found):  # a JWK set may hold some too
+                    table.file(key, file, secret=True)
+                yield from found
             except OSError as error:
                 table.problem(key, f"{file} cannot be read: {error.strerror}")
             except BadKey as problem:

@@ -29,6 +29,7 @@ from gateway.config.tokens import IssuerConfig, JWKSConfig
 from gateway.errors import ConfigError
 from gateway.events import Event, Events
 from gateway.fetch import BadAnswer, Fetcher
+from gateway.files import Files, exposed_file
 from gateway.jwks import PAUSE, Remote, Remotes
 from gateway.keyset import MAX_TEXT
 from gateway.measures import KeysAsked
@@ -429,6 +430,23 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, text: str, problem:
         read(text, tmp_path)
     assert problem in str(caught.value)
     assert "secret@" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["secret_files", "key_files"])
+def test_a_secret_must_not_lie_open(tmp_path: Path, key: str) -> None:
+    """In whatever file; a public key may."""
+    file = tmp_path / "file"
+    jwk = {"keys": [{"kty": "oct", "k": "c" * 86, "alg": "HS256"}]}
+    file.write_text("s" * 64 if key == "secret_files" else json.dumps(jwk))
+    file.chmod(0o644)
+    files = Files(tmp_path, exposed=exposed_file)
+    with pytest.raises(ConfigError, match=r"can be read by others \(mode 0644\): chmod 600"):
+        parse(f'[http]\n[[tokens]]\n{key} = "file"', "vmgate.toml", files, Path.read_bytes)
+    file.chmod(0o600)
+    assert parse(f'[http]\n[[tokens]]\n{key} = "file"', "vmgate.toml", files, Path.read_bytes).tokens
+    file.write_bytes(public_pem(private_key("rsa")))
+    file.chmod(0o644)
+    assert parse('[http]\n[[tokens]]\nkey_files = "file"', "vmgate.toml", files, Path.read_bytes).tokens
 
 
 def test_a_login_by_token_needs_something_to_verify_it() -> None:
