@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextvars import ContextVar
 from typing import Any, TypeAlias, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -45,6 +46,17 @@ def parsed(kind: type[T], message: bytes) -> T:
         raise Broken(f"not a {kind.DESCRIPTOR.name}") from None
 
 
+# What the call of this task is about, for the log.
+_session: ContextVar[str] = ContextVar("session", default="-")
+
+
 def named(session_id: str) -> str:
-    """The gateway's name of a session, as a log line may hold it."""
-    return re.sub(r"[^\w.:-]", "?", session_id, flags=re.ASCII)[:64] or "-"
+    """The gateway's name of a session, as a log line may hold it. The call of this task is about it from now on."""
+    name = re.sub(r"[^\w.:-]", "?", session_id, flags=re.ASCII)[:64] or "-"
+    _session.set(name)
+    return name
+
+
+def session() -> str:
+    """The session that the call of this task is about; "-" where that is not known."""
+    return _session.get()

@@ -18,7 +18,7 @@ from grpc import StatusCode, aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from agent import VERSION
-from agent.call import Context
+from agent.call import Context, session
 from agent.copying import Copies, Died
 from agent.execution import REVISION, Execution
 from agent.forward import Forwards
@@ -119,15 +119,15 @@ async def _answer(context: Context, work: Awaitable[T]) -> T:
     except Broken as error:
         await context.abort(StatusCode.INVALID_ARGUMENT, str(error))
     except Died as error:
-        _log.error("A copy's process ended before the copy: %s", error)
+        _log.error("Session %s: a copy's process ended before the copy: %s", session(), error)
         await context.abort(StatusCode.ABORTED, "the copy's process ended before the copy")
     except LauncherLost:
         await context.abort(StatusCode.UNAVAILABLE, "the agent's launcher is gone")
     except aio.BaseError as error:  # of a read or write: the call is over in gRPC's eyes
-        _log.info("A client went away during its call (%s)", type(error).__name__)
+        _log.info("Session %s: the client went away during its call (%s)", session(), type(error).__name__)
         await context.abort(StatusCode.CANCELLED, "the client is gone")
     except Exception:
-        _log.exception("A call failed")
+        _log.exception("Session %s: a call failed", session())
         await context.abort(StatusCode.INTERNAL, "the agent failed; its log says how")
     raise AssertionError("abort returned")
 

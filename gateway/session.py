@@ -115,7 +115,9 @@ class Session(ABC):
         self._task = Deferred.fromCoroutine(work)
         if self._error is not None:  # since its first step
             self._task.cancel()
-        self._task.addErrback(lambda failure: self._log.failure("A session's end failed", failure))
+        self._task.addErrback(
+            lambda failure: self._log.failure("A session's end failed", failure, session=self.log.start.session_id)
+        )
         self._task.addCallback(lambda _: done.callback(None))
         return done
 
@@ -165,7 +167,7 @@ class Session(ABC):
             outcome, reason = error.outcome, str(error)
             self._tell(error)
         except Exception as problem:
-            self._log.failure("A session failed in a way nobody foresaw")
+            self._log.failure("A session failed in a way nobody foresaw", session=self.log.start.session_id)
             reason = type(problem).__name__
             self._tell(GateError(reason))
         finally:
@@ -241,7 +243,7 @@ class TwoWaySession(Session, Generic[P]):
         except (GateError, CancelledError):
             pass  # a guest that is lost is told by `_relay`, once
         except Exception:
-            self._log.failure("Sending to a guest failed")
+            self._log.failure("Sending to a guest failed", session=self.log.start.session_id)
             self.end(GateError("input"))
 
     @abstractmethod

@@ -8,7 +8,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,9 +37,9 @@ def own_agent() -> Iterator[RealAgent]:
         yield running
 
 
-def begun(client: Client, directory: Path, **what: object) -> Put:
+def begun(client: Client, directory: Path, start: Mapping[str, object] | None = None, **what: object) -> Put:
     """A copy of NEW to "f" of which half came."""
-    call = Put(client, directory)
+    call = Put(client, directory, **(start or {}))
     call.await_("ready")
     call.send(request(entry=pb.PutEntry(path=b"f", size=len(NEW), mode=0o644, **what)))
     call.send(request(data=NEW[: len(NEW) // 2]))
@@ -114,12 +114,13 @@ def test_a_client_that_goes_leaves_nothing(client: Client, tmp_path: Path) -> No
 
 def test_a_child_that_is_killed_is_told_and_the_next_copy_clears_up(own_agent: RealAgent, tmp_path: Path) -> None:
     with own_agent.connect() as client:
-        call = begun(client, tmp_path)
+        call = begun(client, tmp_path, start={"session_id": "5e55"})
         (child,) = children(own_agent.launcher_pid)
         os.kill(child, signal.SIGKILL)
         with pytest.raises(grpc.RpcError) as caught:
             call.await_("done")
         assert caught.value.code() is grpc.StatusCode.ABORTED
+        assert "Session 5e55: a copy's process ended before the copy" in own_agent.log
         assert len(temporaries(tmp_path)) == 1
         put(client, tmp_path, entry("other", b"x"))
     assert os.listdir(tmp_path) == ["other"]

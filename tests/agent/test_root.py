@@ -18,6 +18,7 @@ from proto import guest_pb2 as pb
 from proto import vmgate_pb2 as ours
 from tests.agent.forwards import listen, to, to_path
 from tests.agent.test_copying import download, upload
+from tests.bundle.test_bundle import copies, everything
 from tests.support.agent import SECONDS, Client, RealAgent
 from tests.support.processes import until
 from tests.support.rawsftp import FOR_READ, OPEN, REALPATH, string, u32
@@ -222,3 +223,17 @@ def test_another_root_is_looked_up_each_time(tmp_path: Path) -> None:
     fd = root.open(b"/new", os.O_RDONLY)
     assert os.read(fd, 10) == b"new"
     os.close(fd)
+
+
+def test_nothing_is_left_to_be_imported_once_it_listens(root: Root) -> None:
+    """In another root there is none of our modules, and a guest's own may be another Python's."""
+    verbose = (sys.executable, "-v", "-m", "agent")
+    options = ("--root", str(root.path))
+    with RealAgent(prefix=root.apart, program=verbose, options=options) as agent, agent.connect() as client:
+        until(lambda: "Listening" in agent.log, what="it listens")
+        before = agent.log
+        assert before.count("\nimport 'agent.") > 10
+        everything(client)
+        copies(client)
+        client.guest.StatPath(pb.StatPathRequest(path="/"), timeout=SECONDS)
+        assert [line for line in agent.log[len(before) :].splitlines() if line.startswith("import ")] == []

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ import pytest
 
 from tests.support.agent import RealAgent
 from tests.support.processes import until
-from tests.support.systemd import started
+from tests.support.systemd import Manager, started
 from tests.whole import house
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -125,3 +126,40 @@ def test_the_sandbox_lets_the_gateway_do_all_that_it_does(tmp_path: Path, monkey
     allowed, denied = values("SystemCallFilter")  # as systemd reads two lines: so much, less so much
     filtered = set().union(*map(syscalls, allowed.split())) - set().union(*map(syscalls, denied[1:].split()))
     assert made - filtered <= {"syscall", "total", "-" * 19}
+
+
+def test_the_shipped_configuration_starts_a_gateway_under_these_units(tmp_path: Path) -> None:
+    """With the sockets and the credentials that systemd would hand over."""
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    given = {word.partition(":")[0] for word in values("LoadCredential")}
+    assert given == {"ssh_host_ed25519_key", "token.secret"}
+    key = credentials / "ssh_host_ed25519_key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    (credentials / "token.secret").write_text("s" * 40)
+    for path in credentials.iterdir():
+        path.chmod(0o400)
+    (tmp_path / "authorized_keys").touch()
+    text = (DEPLOY / "systemd" / "vmgate.toml").read_text()
+    (tmp_path / "vmgate.toml").write_text(text.replace("/run/vmgate", str(tmp_path)))
+    held = {
+        name: socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) for name in ("ssh", "http")
+    }
+    held["metrics"] = socket.create_server(("127.0.0.1", 0))
+    environment = {**house.ENVIRONMENT, "CREDENTIALS_DIRECTORY": str(credentials)}
+    fds = {name: sock.fileno() for name, sock in held.items()}
+    with Manager(tmp_path) as manager, (tmp_path / "log").open("wb") as log:
+        environment["NOTIFY_SOCKET"] = manager.address
+        command = [*house.START, str(tmp_path / "vmgate.toml")]
+        with started(command, log, environment, tmp_path, fds) as process:
+            try:
+                assert manager.told_of("READY")
+                port = held["ssh"].getsockname()[1]
+                with socket.create_connection(("127.0.0.1", port), 60) as client:
+                    assert client.recv(8) == b"SSH-2.0-"
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(60) == 0
+            finally:
+                process.kill()
+    for sock in held.values():
+        sock.close()
