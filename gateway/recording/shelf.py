@@ -93,7 +93,7 @@ class Shelf:
         """That session's. Raises NotFound when it has none, or it is another instance's, and OSError."""
 
         def open_() -> Reading:
-            for name in self._names():
+            for name in os.listdir(self._directory):
                 if _session(name) == session and (found := self._open(name)) is not None:
                     file, about = found
                     if about.instance == instance:

@@ -126,7 +126,7 @@ class Pages(Resource):
         super().__init__()
         self.entry = entry
         self._reception = Reception(gate, entry, tokens)
-        self._replay = Replay(gate, self._reception, shelf)
+        self._replay = Replay(gate, self._reception, shelf, reactor)
         self.sockets = SocketFactory(reactor)
         self.events = gate.events
         self._gate = gate

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 
 from gateway.config.policy import Policy, Right, Rule
 from gateway.events import Refused, Replayed
 from gateway.recording.shelf import Shelf
+from gateway.web.replay import DISK_TIME
 from tests.gateway.test_shelf import EVENTS, header, name, put
 from tests.support.counts import count
 from tests.support.processes import memory, open_files
@@ -185,3 +189,49 @@ async def test_who_may_not_any_more_gets_no_further_part(tmp_path: Path) -> None
         assert (await house.http(f"{PATH}/{1:016x}", bearer=AUDITOR, headers=part))[0] == 206
         house.gate.reload(Policy(()))
         assert (await house.http(f"{PATH}/{1:016x}", bearer=AUDITOR, headers=part))[0] == 404
+
+
+class Hung(Shelf):
+    """A disk that hangs: nothing of it answers until it is let go on."""
+
+    def __init__(self, directory: int) -> None:
+        super().__init__(directory, self._hang)
+        self.waiting: list[tuple[Deferred[Any], Callable[[], Any]]] = []
+
+    def _hang(self, call: Callable[[], Any]) -> Deferred[Any]:
+        waiting: Deferred[Any] = Deferred()
+        self.waiting.append((waiting, call))
+        return waiting
+
+    def go_on(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for deferred, call in waiting:
+            deferred.callback(call())
+
+
+@pytest.mark.parametrize("when", ["the list", "the opening", "a piece"])
+@on_loop
+async def test_a_disk_that_hangs_is_told_of_in_time_and_leaves_no_file_open(tmp_path: Path, when: str) -> None:
+    put(tmp_path, 1)
+    directory = os.open(tmp_path, os.O_RDONLY)
+    shelf, clock = Hung(directory), Clock()
+    house = House(clock, shelf=shelf)
+    house.gate.reload(RULES)
+    try:
+        asking = asyncio.ensure_future(house.http(PATH if when == "the list" else f"{PATH}/{1:016x}", bearer=AUDITOR))
+        await until(lambda: shelf.waiting)
+        if when == "a piece":
+            shelf.go_on()
+            await until(lambda: shelf.waiting)
+        clock.advance(DISK_TIME)
+        if when == "a piece":
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await asking
+        else:
+            status, _, body = await asking
+            assert (status, b"The disk's answer" in body) == (504, True)
+        shelf.go_on()
+        await until(lambda: not [path for path in open_files(os.getpid()) if path.endswith(".cast")])
+    finally:
+        await house.close()
+        os.close(directory)
