@@ -241,7 +241,7 @@ class Authenticated:
     via: Via
     subject: str
     how: str  # publickey, certificate, token
-    credential: str  # a key's fingerprint, a certificate's serial, a token's jti: never what would prove it
+    credential: str  # a key's fingerprint, a certificate's serial, a token's jti and issuer: never what would prove it
     instance: str  # that it asks for, as the client named it; "" = none
     peer: str
 

@@ -150,7 +150,7 @@ class Principal:
     # Ids or names that may be entered; "*" = every one; None = the credential does not say, policy rules do.
     instances: frozenset[str] | None = frozenset()
     permissions: frozenset[str] = EVERYTHING  # the permissions of wire.md section 2; "*" = all
-    # For the audit: a key's fingerprint, a token's jti, a certificate's serial and CA.
+    # For the audit: a key's fingerprint, a token's jti and issuer, a certificate's serial and CA.
     credential: str = ""
     groups: frozenset[str] = frozenset()
     claims: Mapping[str, object] = field(default_factory=dict, hash=False, repr=False)  # of a token, for policy rules

@@ -31,9 +31,12 @@ def subject(claims: Claims, issuer: IssuerConfig) -> str:
     return name
 
 
-def jti(claims: Claims) -> str:
-    """By which the audit knows it again."""
-    return str(claims.get("jti") or "")[:MAX_ID]
+def told_as(claims: Claims, issuer: IssuerConfig) -> str:
+    """By what the audit knows it again: its jti, and whose it is where several could have one like it."""
+    jti, iss = str(claims.get("jti") or "")[:MAX_ID], str(claims.get("iss") or "")[:MAX_SUBJECT]
+    if issuer.contract or not iss:
+        return jti
+    return f"token {jti} of {iss}" if jti else f"a token of {iss}"
 
 
 def names(claims: Claims, claim: str, absent: frozenset[str] | None) -> frozenset[str] | None:

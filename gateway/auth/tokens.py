@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import jwt
 from twisted.internet.defer import Deferred, DeferredList
 
-from gateway.auth.claims import groups, jti, names, seconds, subject, told, wanted
+from gateway.auth.claims import groups, names, seconds, subject, told, told_as, wanted
 from gateway.config.tokens import IssuerConfig
 from gateway.errors import Unauthorized
 from gateway.keyset import ALGORITHMS, MAX_KID, KeySet, TokenKey, secret
@@ -166,7 +166,7 @@ class Tokens:
                 # Without the claim the contract's tokens enter every instance; where others do, the rules say.
                 instances=names(claims, "instances", EVERYTHING if issuer.contract else None),
                 permissions=names(claims, "permissions", EVERYTHING) or frozenset(),
-                credential=jti(claims),
+                credential=told_as(claims, issuer),
                 groups=groups(claims, issuer.groups_claim),
                 claims=told(claims),
                 until=self._until(claims),

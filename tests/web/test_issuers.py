@@ -141,7 +141,12 @@ async def test_a_token_by_a_key_of_a_url_names_its_principal(place: Place) -> No
     until_then = int(time.time()) + 300
     value = mint(jti="j-7", groups=["ops", "dev"], team="storage", level=3, exp=until_then)
     principal = place.tokens.believe(value).principal
-    assert (principal.subject, principal.how, principal.credential) == ("anna", "token", "j-7")
+    assert (principal.subject, principal.how, principal.credential) == (
+        "anna", "token", f"token j-7 of {ISSUER}",
+    )  # fmt: skip
+    assert place.tokens.believe(mint()).principal.credential == f"a token of {ISSUER}"
+    place.tokens.trust([SECRET])
+    assert place.tokens.believe(token(jti="j-8", iss="anybody")).principal.credential == "j-8"
     assert (principal.groups, principal.instances) == ({"ops", "dev"}, {"alpha"})
     assert (principal.claims["team"], principal.claims["groups"]) == ("storage", ("ops", "dev"))
     assert "level" not in principal.claims
