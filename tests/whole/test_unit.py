@@ -91,7 +91,10 @@ os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
-def test_the_sandbox_lets_the_gateway_do_all_that_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_sandbox_lets_the_gateway_do_all_that_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
     """It runs without memory that is written and executed, and every system call that it makes, from its start
     over sessions, copies and a reload to its end, is one that the filter allows."""
     calls = tmp_path / "calls"
@@ -105,7 +108,8 @@ def test_the_sandbox_lets_the_gateway_do_all_that_it_does(tmp_path: Path, monkey
     monkeypatch.setattr(house, "started", confined)
     with RealAgent() as agent:
         instances = {"alpha": f'agent_socket = "{agent.path}"'}
-        with house.gateway(tmp_path, instances, 'wait_for_agent = 0\n[admin]\nsocket = "admin.sock"\n') as gate:
+        lines = 'wait_for_agent = 0\n[admin]\nsocket = "admin.sock"\n'
+        with house.gateway(tmp_path, instances, lines, workers=workers) as gate:
             data = os.urandom(300_000)
             done = subprocess.run(gate.ssh("alpha", "cat; exit 3"), input=data, capture_output=True, check=False)
             assert (done.returncode, done.stdout) == (3, data)
