@@ -64,7 +64,7 @@ def become(start: Start, fds: Sequence[int], report: int, files: tuple[int, int]
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         account = _account(start.user)
         _switch(account, terminal=bool(start.tty))
-        _enter(account, start.cwd)
+        enter(account, start.cwd)
         if start.subsystem:
             code = _serve(start.subsystem, report)
         else:
@@ -138,7 +138,7 @@ def _switch(account: Account, *, terminal: bool) -> None:
         raise Refusal("user", error.errno or errno.EPERM) from None
 
 
-def _enter(account: Account, cwd: bytes) -> None:
+def enter(account: Account, cwd: bytes) -> None:
     """Go to the home directory, or where it is missing to /; from there to `cwd`. Raises Refusal."""
     try:
         os.chdir(account.home)
@@ -153,7 +153,7 @@ def _enter(account: Account, cwd: bytes) -> None:
             raise Refusal("cwd", errno.EINVAL) from None
 
 
-def _environment(start: Start, account: Account) -> dict[bytes, bytes]:
+def environment(start: Start, account: Account) -> dict[bytes, bytes]:
     """What login(1) would set, the path of the image, and over it what was asked for."""
     name = os.fsencode(account.name)
     environment = {
@@ -171,22 +171,27 @@ def _environment(start: Start, account: Account) -> dict[bytes, bytes]:
     return environment
 
 
-def _execute(start: Start, account: Account) -> NoReturn:
-    environment = _environment(start, account)
+def command(start: Start, account: Account) -> tuple[bytes, list[bytes]]:
+    """The program, by its path or by a name that PATH leads to, and its words."""
     if start.line is not None:
         # As sshd: the shell's basename as its name, with a dash before it for a login shell.
         name = os.path.basename(account.shell)
-        argv = [name, b"-c", start.line] if start.line else [b"-" + name]
-        if start.tty and not start.line:
-            motd.show(account.home, 1)
-        _exec_at(account.shell, argv, environment)
+        return account.shell, [name, b"-c", start.line] if start.line else [b"-" + name]
     argv = list(start.argv) or [DEFAULT_SHELL]
-    if b"/" in argv[0]:
-        _exec_at(argv[0], argv, environment)
+    return argv[0], argv
+
+
+def _execute(start: Start, account: Account) -> NoReturn:
+    variables = environment(start, account)
+    program, argv = command(start, account)
+    if start.tty and start.line == b"":
+        motd.show(account.home, 1)
+    if start.line is not None or b"/" in program:
+        _exec_at(program, argv, variables)
     best = Refusal("exec", errno.ENOENT)
-    for directory in (environment.get(b"PATH") or DEFAULT_PATH).split(b":"):
+    for directory in (variables.get(b"PATH") or DEFAULT_PATH).split(b":"):
         try:
-            _exec_at(os.path.join(directory or b".", argv[0]), argv, environment)
+            _exec_at(os.path.join(directory or b".", program), argv, variables)
         except Refusal as refusal:
             # A later directory may have it; until then what is there but unusable is the better answer.
             if refusal.errno not in (errno.ENOENT, errno.ENOTDIR) or refusal.stage != "exec":

@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 from agent import census, order
 from agent.child import become
 from agent.root import Root
+from agent.spawn import spawned
 
 TICK = 0.1  # seconds between two looks at sessions that are being ended
 SWEEP = 1.0  # at least so many seconds between two looks for dead strangers
@@ -138,12 +139,18 @@ class Launcher:
         try:
             if len(fds) != expected:  # the kernel drops descriptors that we have no room for
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            leader = _fork(id, order.unpack(fds[0]), fds[1:], self._files, self._root)
+            start = order.unpack(fds[0])
+            leader = _spawn(id, start, fds[1:], self._files, self._root)
+            if leader is None:
+                leader = _fork(id, start, fds[1:], self._files, self._root)
         except OSError as error:
             self._answer({"id": id, "stage": "fork", "errno": error.errno})
             return
         self._leaders[id] = leader
-        self._watch(leader.report, lambda: self._reported(leader))
+        if leader.report < 0:
+            self._answer({"id": id, "pid": leader.pid})
+        else:
+            self._watch(leader.report, lambda: self._reported(leader))
         self._watch(leader.pidfd, lambda: self._ended(leader))
 
     def _answer(self, message: dict[str, object]) -> None:
@@ -240,6 +247,19 @@ class Launcher:
                 self._bury(leader)
 
 
+def _spawn(id: int, start: order.Start, fds: Sequence[int], files: tuple[int, int], root: Root) -> Leader | None:
+    """What `start` says, where it can be had without a fork. Raises OSError, and then there is none."""
+    pid = spawned(start, fds, files, root)
+    if pid is None:
+        return None
+    try:
+        return Leader(id, pid, os.pidfd_open(pid), -1)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+
+
 def _fork(id: int, start: order.Start, fds: Sequence[int], files: tuple[int, int], root: Root) -> Leader:
     """The child that becomes what `start` says. Raises OSError, and then there is none."""
     report, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -301,7 +321,7 @@ def _main(sock: socket.socket, root: Root) -> NoReturn:
         # What ends the agent's process group (Ctrl-C, a service manager) must not end us before
         # the sessions: we go when the agent went.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, lambda *_: None)  # not SIG_IGN, which what we execute would inherit
         signal.signal(signal.SIGCHLD, lambda *_: None)
         _leave_behind(sock, root)
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.servers import GCM, Place, Server, python, sshd
@@ -27,7 +27,20 @@ class Plan:
 
 FULL = Plan(rounds=7, budget=150, mib=1024, files=10_000, strokes=300, sessions=(1, 10, 100, 500), logins=200)
 QUICK = Plan(rounds=5, budget=6, mib=192, files=400, strokes=100, sessions=(1, 40), logins=40)
-GUARD = Plan(rounds=4, budget=3, mib=96, files=200, strokes=50, sessions=(1, 10), logins=24)
+GUARD = Plan(rounds=4, budget=3, mib=64, files=200, strokes=50, sessions=(1, 10), logins=24)
+
+
+def share(plan: Plan, of: int) -> Plan:
+    """An `of`th of what that plan does."""
+    sessions = {max(count // of, 1) for count in plan.sessions}
+    return replace(
+        plan,
+        budget=plan.budget / of,
+        mib=max(plan.mib // of, 1),
+        files=max(plan.files // of, 20),
+        logins=max(plan.logins // of, 8),
+        sessions=tuple(sorted(sessions)),
+    )
 
 
 @dataclass(frozen=True, slots=True)

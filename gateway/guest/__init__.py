@@ -8,6 +8,9 @@ import os
 
 # gRPC's core writes to stderr by itself, of things that are no news here; read once, at its import.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+# gRPC's EventEngine hands each event from thread to thread: a quarter more of a processor than its older poller
+# takes, for one connection a guest (docs/speed.md).
+os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client")
 
 from gateway.errors import AgentVSockDialError, GuestBooting
 from gateway.guest.caller import ExecOptions

@@ -182,7 +182,10 @@ class Connection(SSHService):
             while self._turns and self.writable:
                 channel = next(iter(self._turns))
                 del self._turns[channel]
-                if channel.send_next():
+                more = channel.send_next()
+                while more and not self._turns and self.writable:  # nobody else waits
+                    more = channel.send_next()
+                if more:
                     self._turns[channel] = None
         finally:
             self._pumping = False
