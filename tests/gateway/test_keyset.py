@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.keyset import ALGORITHMS, MAX_KEYS, MAX_TEXT, MAX_TRIED, OF_RSA, BadKey, KeySet, read_keys, secret
@@ -149,6 +149,7 @@ def test_no_key_is_shown() -> None:
     assert "secretsecret" not in repr(KeySet.of([key])) + repr(key)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 @example(b"-----BEGIN PRIVATE KEY-----")
 @example(b'{"keys":' + b"[" * 50000)
@@ -183,6 +184,7 @@ def test_json_is_read_as_deep_as_it_may_be() -> None:
         read_object(b'{"a": "\xff"}')
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_whatever_is_read_is_an_object_or_odd(text: str) -> None:
     with contextlib.suppress(Odd):

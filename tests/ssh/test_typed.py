@@ -11,7 +11,7 @@ from typing import Any
 import jwt
 import pytest
 import pytest_twisted
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -360,6 +360,7 @@ async def test_a_password_cannot_be_changed(house: House) -> None:
     await client.until(lambda: client.messages[1:] == [(USERAUTH_FAILURE, REFUSED)])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=80), st.sampled_from([b"password", b"keyboard-interactive"]), st.binary(max_size=40))
 def test_whatever_is_typed_is_refused_or_malformed(payload: bytes, method: bytes, answer: bytes) -> None:
     heard: list[Any] = []

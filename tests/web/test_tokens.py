@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
+import string
 import time
 from typing import Any
 
 import jwt
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.auth.tokens import MAX_TOKEN, Tokens, bearer
+from gateway.auth.tokens import MAX_TOKEN, Issuer, Kept, Tokens, bearer
+from gateway.config.tokens import IssuerConfig
 from gateway.errors import Unauthorized
+from gateway.keyset import ALGORITHMS, read_keys
 from gateway.model import EVERYTHING
+from tests.support.issuer import AUDIENCE, ISSUER, claims, mint, private_key, public_pem, signed
 from tests.web.house import OLD_SECRET, SECRET, token
 
 TOKENS = Tokens([SECRET, OLD_SECRET])
@@ -127,3 +131,68 @@ def test_a_header_of_another_shape_is_told_apart(headers: list[str]) -> None:
 def test_whatever_is_shown_is_a_principal_or_unauthorized(value: str) -> None:
     with pytest.raises(Unauthorized):
         TOKENS.believe(value)
+
+
+KEYS = {kind: read_keys(public_pem(private_key(kind)), ALGORITHMS) for kind in ("rsa", "P-256", "Ed25519")}
+EVERY = IssuerConfig(issuer=ISSUER, audience=(AUDIENCE,), keys=sum(KEYS.values(), ()))
+MANY = Tokens([SECRET], [Issuer(EVERY, (Kept(EVERY.keys),))])
+LETTERS = string.ascii_letters + string.digits + "-_.=+/ \0é"
+GOOD = [mint(algorithm, None, exp=4_000_000_000) for algorithm in ("RS256", "PS256", "ES256", "EdDSA")]
+
+
+@settings(deadline=None)  # a busy machine takes its time
+@given(
+    st.sampled_from(GOOD),
+    st.integers(min_value=0),
+    st.sampled_from(LETTERS),
+)
+def test_a_token_that_was_changed_anywhere_is_no_token(good: str, at: int, to: str) -> None:
+    assert MANY.believe(good)
+    at %= len(good)
+    for spoilt in (good[:at] + to + good[at + 1 :], good[:at] + to + good[at:], good[:at] + good[at + 1 :]):
+        if spoilt != good:
+            with pytest.raises(Unauthorized):
+                MANY.believe(spoilt)
+
+
+@settings(deadline=None)  # a busy machine takes its time
+@given(st.sampled_from(GOOD), st.sampled_from(GOOD), st.tuples(*[st.booleans()] * 3))
+def test_parts_of_two_tokens_make_no_third(one: str, other: str, which: tuple[bool, ...]) -> None:
+    mixed = ".".join(b if take else a for a, b, take in zip(one.split("."), other.split("."), which, strict=True))
+    if mixed not in (one, other):
+        with pytest.raises(Unauthorized):
+            MANY.believe(mixed)
+
+
+NAMES = ["exp", "nbf", "sub", "groups", "instances", "permissions", "aud", "iss"]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None)  # a busy machine takes its time
+@given(st.dictionaries(st.sampled_from(["alg", "kid", "crit", "b64", "typ", "jku", "jwk", "zip", "enc"]), JSON))
+def test_whatever_header_is_shown_is_a_principal_or_unauthorized(header: dict[str, Any]) -> None:
+    shown = signed(json.dumps(header), json.dumps(claims(exp=4_000_000_000)))
+    try:
+        assert MANY.believe(shown).principal.subject == "anna"
+        assert header["alg"] == "RS256"
+    except Unauthorized as refused:
+        assert not any(piece in str(refused) for piece in shown.split(".") if len(piece) > 8)
+
+
+@settings(deadline=None)  # a busy machine takes its time
+@given(
+    st.dictionaries(st.sampled_from(["exp", "nbf", "sub", "groups", "instances", "permissions", "aud", "iss"]), JSON)
+)
+def test_whatever_claims_are_signed_are_a_principal_or_unauthorized(changes: dict[str, Any]) -> None:
+    try:
+        principal = MANY.believe(
+            signed('{"alg":"RS256"}', json.dumps({**claims(exp=4_000_000_000), **changes}))
+        ).principal
+    except Unauthorized:
+        return
+    assert isinstance(principal.subject, str)
+    assert all(isinstance(name, str) for name in principal.groups | (principal.instances or set()))
