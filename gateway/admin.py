@@ -30,6 +30,7 @@ from gateway.events import Commanded, Events
 MAX_REQUEST = 4096  # bytes
 SECONDS = 10.0  # for a request to come, and for its answer to be taken
 MAX_CONNECTIONS = 32
+MAX_TOLD = 20  # problems of a configuration
 UCRED = struct.Struct("=iII")  # pid, uid, gid
 
 Answer = Mapping[str, object]
@@ -67,7 +68,7 @@ class Peer:
 class Commands:
     """What the gateway as a whole can be told to do."""
 
-    reload: Callable[[], bool]  # whether the configuration was taken
+    reload: Callable[[], list[str]]  # what is wrong with the configuration; nothing, and it was taken
     drain: Callable[[], None]
     level: Callable[[str, str], None]  # this level, for this namespace
 
@@ -153,8 +154,9 @@ class Admin(Factory):
 
     def _reload(self, peer: Peer, request: Mapping[str, str]) -> Answer:
         self._told(peer, "reload", "")
-        if not self._commands.reload():
-            raise NotDone("the configuration is wrong, so nothing changed; the log says where")
+        if problems := self._commands.reload():
+            more = [f"and {len(problems) - MAX_TOLD} more: the log has them"] * (len(problems) > MAX_TOLD)
+            raise NotDone("\n".join(["the configuration is wrong, so nothing changed:", *problems[:MAX_TOLD], *more]))
         return {}
 
     def _level(self, peer: Peer, request: Mapping[str, str]) -> Answer:

@@ -13,7 +13,7 @@ from twisted.internet.endpoints import serverFromString
 from gateway.config import Config, SSHConfig
 from gateway.config.sources import LibvirtSource
 from gateway.errors import ConfigError
-from gateway.ssh.credentials import Credentials
+from gateway.ssh.credentials import RevokedFiles, authorities
 from gateway.ssh.hostcert import host_certificates
 from gateway.ssh.hostkey import HostKeys, host_key
 
@@ -36,7 +36,8 @@ def _files(config: SSHConfig | None) -> Iterator[str]:
             yield from error.problems
     looks: tuple[Callable[[], object], ...] = (
         lambda: host_certificates(config.host_certificates, HostKeys(keys)),
-        lambda: Credentials(config),
+        lambda: authorities(config.trusted_user_ca_keys),
+        lambda: RevokedFiles(config.revoked_keys),
     )
     for look in looks:
         try:

@@ -209,14 +209,14 @@ class Gateway(Service):
         drain = self._drain = self._fronts.drain(seconds)
         return Deferred.fromCoroutine(self._stop(drain))
 
-    def reload(self) -> bool:
+    def reload(self) -> list[str]:
         """Apply the file anew, whole or not at all: instances, keys and secrets. Listeners stay."""
         self._manager.reloading()
-        taken = self._reload()
-        self._manager.reloaded("Taking clients" if taken else "The last reload was refused; the log says why")
-        return taken
+        problems = self._reload()
+        self._manager.reloaded("The last reload was refused; the log says why" if problems else "Taking clients")
+        return problems
 
-    def _reload(self) -> bool:
+    def _reload(self) -> list[str]:
         self._audit.reopen()
         try:
             config = self._load()
@@ -226,7 +226,7 @@ class Gateway(Service):
             for problem in error.problems:
                 self._log.error("Not reloaded: {problem}", problem=problem)
             self._events.emit(Reloaded(ok=False))
-            return False
+            return error.problems
         for key in waiting(self._config, config):
             self._log.warn("{key} is another now, which counts from the next start on", key=key)
         self._sessions = config.sessions
@@ -238,7 +238,7 @@ class Gateway(Service):
         self._events.emit(Reloaded(ok=True))
         self._tell_ready()
         self._log.info("Reloaded: {count} instances", count=len(self._instances.listing()))
-        return True
+        return []
 
 
 def write_whole(path: Path, text: str) -> None:

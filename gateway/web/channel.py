@@ -207,6 +207,7 @@ class Listener(Site):
     """
 
     protocol = Channel  # type: ignore[assignment]
+    noisy = False
 
     def __init__(self, resource: IResource, reactor: IReactorTime, max_connections: int = MAX_CONNECTIONS) -> None:
         super().__init__(

@@ -117,7 +117,9 @@ def test_a_reload_by_command_says_whether_it_was_taken(house: Demo) -> None:
     file.write_text(text + "\nnonsense = 1\n")
     wrong = vmgate(house, "reload")
     assert wrong.returncode == 255
-    assert "nothing changed" in wrong.stderr
+    assert wrong.stderr.splitlines()[0].endswith("the configuration is wrong, so nothing changed:")
+    assert ": no such key" in wrong.stderr.splitlines()[1]
+    assert str(file) in wrong.stderr
     assert "no such key" in house.file("gateway.log")
     file.write_text(text)
 
