@@ -75,6 +75,7 @@ def _by_line(certificate: Certificate, line: Options, ruled: bool) -> Grant:
         certificate.principal(ruled=ruled),
         instances=None if ruled and not instances else instances,
         permissions=line.permissions,
+        until=min((end for end in (certificate.until, line.expires) if end is not None), default=None),
     )
     return Grant(principal, _both(certificate.options, line))
 

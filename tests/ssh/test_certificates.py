@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from twisted.conch.ssh.keys import Key
 
 from gateway.auth.certificates import Authorities, Certificate, RefusedCertificate, read_certificate
+from gateway.auth.grants import by_authority
+from gateway.auth.keys import parse_line
 from gateway.config.policy import Policy, Rule
 from gateway.events import SessionStarted
 from tests.ssh.house import House, Result, eventually, new_identity
@@ -261,6 +263,18 @@ async def test_a_cas_line_and_the_certificate_narrow_each_other(house: House) ->
     assert b"PTY allocation request failed" in (await house.ssh("-tt", "exit 3", identity="user")).err
     line = 'cert-authority,instances="alpha"'
     assert (await by_line(house, line, "-O", "force-command=echo certified")).out == b"certified\n"
+
+
+@pytest.mark.parametrize("first", ["the certificate", "the line"])
+def test_what_a_line_and_a_certificate_open_ends_with_the_first_of_both(tmp_path: Path, first: str) -> None:
+    soon, late = 1_900_000_000, 2_000_000_000
+    ends = {"the certificate": (soon, late), "the line": (late, soon)}[first]
+    words = ["-V", f"20200101:{time.strftime('%Y%m%d%H%M%S', time.localtime(ends[0]))}"]
+    certificate = trust(tmp_path)(certify(tmp_path, *words))
+    expires = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(ends[1]))
+    line = parse_line(f'cert-authority,instances="*",expiry-time="{expires}" {(tmp_path / "ca.pub").read_text()}')
+    [grant] = by_authority(certificate, [line], HERE, time.time(), trusted=False, ruled=False).grants
+    assert grant.principal.until == soon
 
 
 @pytest_twisted.ensureDeferred
