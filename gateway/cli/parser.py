@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 LEVELS = ("debug", "info", "warn", "error", "critical")
 SHELLS = ("bash", "zsh", "fish")
-RIGHTS = ("exec", "shell", "pty", "read", "write", "forward", "agent", "attach")
+RIGHTS = ("exec", "shell", "pty", "read", "write", "forward", "agent", "attach", "replay")
 VM = "its id, its name, or the beginning of its id"
 
 

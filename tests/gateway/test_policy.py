@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import main
+from gateway.cli.parser import RIGHTS
 from gateway.config import parse
 from gateway.config.policy import Policy, Right
 from gateway.errors import ConfigError
@@ -344,3 +345,18 @@ def test_check_tells_what_it_cannot_use(file: Path, capsys: pytest.CaptureFixtur
     file.write_text("[ssh]\n[[policy.rules]]\n")
     assert check(file, "anna", "web", "exec") == 2
     assert "give exactly one of allow and deny" in capsys.readouterr().err
+
+
+def test_the_command_knows_every_right() -> None:
+    """It loads little: the words stand there once more."""
+    assert [right.value for right in Right] == list(RIGHTS)
+
+
+def test_nobody_is_told_to_see_what_others_did_without_a_rule(tmp_path: Path) -> None:
+    file = tmp_path / "vmgate.toml"
+    file.write_text('[ssh]\n[[instances]]\nid = "i"\nname = "web"\nagent_socket = "x"\n')
+    assert check(file, "anna", "web", "replay") == 1
+    file.write_text(file.read_text() + '[[policy.rules]]\nallow = ["*"]\n')
+    assert check(file, "anna", "web", "replay") == 1
+    file.write_text(file.read_text() + '[[policy.rules]]\nallow = ["replay"]\n')
+    assert check(file, "anna", "web", "replay") == 0
