@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 
 from bench import guard, report
-from bench.cases import copies, crowd, echo, floor, link, login, small, stream, web
+from bench.cases import copies, crowd, echo, floor, link, login, small, stream, web, workers
 from bench.figures import Case
 from bench.yard import FULL, GUARD, QUICK, Plan, opened, share
 
@@ -22,6 +22,7 @@ CASES = {
     "web": web.run,
     "link": link.run,
     "floor": floor.run,
+    "workers": workers.run,
 }
 GUARDED = ("login", "stream", "copies")  # medians that a busy machine moves least
 

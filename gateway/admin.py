@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.internet.unix import Server
@@ -68,7 +69,8 @@ class Peer:
 class Commands:
     """What the gateway as a whole can be told to do."""
 
-    reload: Callable[[], list[str]]  # what is wrong with the configuration; nothing, and it was taken
+    # Fires with what is wrong with the configuration; nothing, and it was taken by everybody.
+    reload: Callable[[], Deferred[list[str]]]
     drain: Callable[[], None]
     level: Callable[[str, str], None]  # this level, for this namespace
 
@@ -116,8 +118,8 @@ class Admin(Factory):
         """A connection is gone."""
         self._open -= 1
 
-    def answer(self, peer: Peer, line: bytes) -> Answer:
-        """Do it, and say what came of it. Raises NotDone."""
+    def answer(self, peer: Peer, line: bytes) -> Answer | Deferred[Answer]:
+        """Do it, and say what came of it. Raises NotDone, at once or by the Deferred."""
         if peer.uid not in (0, os.geteuid()) and not peer.belongs(self._group):
             self._told(peer, "refused", "")
             raise NotDone("only administrators of this gateway may do this")
@@ -127,7 +129,7 @@ class Admin(Factory):
             raise NotDone("no request can be read") from None
         if not isinstance(request, dict) or not all(isinstance(value, str) for value in request.values()):
             raise NotDone("no request can be read")
-        known: Mapping[str, Callable[[Peer, Mapping[str, str]], Answer]] = {
+        known: Mapping[str, Callable[[Peer, Mapping[str, str]], Answer | Deferred[Answer]]] = {
             "sessions": self._sessions, "kill": self._kill, "drain": self._drain,
             "reload": self._reload, "level": self._level,
         }  # fmt: skip
@@ -152,9 +154,12 @@ class Admin(Factory):
         self._commands.drain()
         return {"sessions": self._live.live}
 
-    def _reload(self, peer: Peer, request: Mapping[str, str]) -> Answer:
+    def _reload(self, peer: Peer, request: Mapping[str, str]) -> Deferred[Answer]:
         self._told(peer, "reload", "")
-        if problems := self._commands.reload():
+        return self._commands.reload().addCallback(self._reloaded)
+
+    def _reloaded(self, problems: list[str]) -> Answer:
+        if problems:
             more = [f"and {len(problems) - MAX_TOLD} more: the log has them"] * (len(problems) > MAX_TOLD)
             raise NotDone("\n".join(["the configuration is wrong, so nothing changed:", *problems[:MAX_TOLD], *more]))
         return {}
@@ -196,9 +201,13 @@ class Conversation(LineOnlyReceiver):
         if self._answered:
             return
         self._answered = True
+        Deferred.fromCoroutine(self._answer(line))
+
+    async def _answer(self, line: bytes) -> None:
         transport = cast(Server, self.transport)
         try:
-            answer: Answer = {"ok": True, **self._admin.answer(peer_of(transport.socket), line)}
+            done = self._admin.answer(peer_of(transport.socket), line)
+            answer: Answer = {"ok": True, **(await done if isinstance(done, Deferred) else done)}
         except NotDone as problem:
             answer = {"ok": False, "error": str(problem)}
         except Exception:

@@ -76,12 +76,13 @@ class Fronts:
         if config.http and self._web:
             listeners.open("http", config.http.listen, self._web)
 
-    def prepare(self, config: Config) -> Callable[[], None]:
-        """Read every file that another configuration names, and give what applies it: other keys, secrets and
-        rules, and who may not be in any more by them is put out. Listeners stay. Raises ConfigError."""
+    def prepare(self, config: Config) -> Callable[[], Deferred[None]]:
+        """Read every file that another configuration names, and give what applies it, which fires when it has:
+        other keys, secrets and rules, and who may not be in any more by them is put out. Listeners stay. Raises
+        ConfigError."""
         apply = self._ssh.prepare(config.ssh) if self._ssh and config.ssh else None
 
-        def reload() -> None:
+        def reload() -> Deferred[None]:
             self._tokens.replace(self._remotes.issuers(config.tokens))
             if apply:
                 apply()
@@ -90,6 +91,7 @@ class Fronts:
             self._gate.reload(config.policy)
             if self._ssh:
                 self._ssh.review()
+            return succeed(None)
 
         return reload
 

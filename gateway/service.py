@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
@@ -181,7 +181,7 @@ class Gateway(Service):
 
     def _tell_ready(self) -> None:
         """Anew after each reload too, so that who asked for one can see that it is done."""
-        if self._config.ready_file:
+        if self._config.ready_file and not self._drain:
             told = {"pid": os.getpid(), **self._listeners.addresses()}
             write_whole(self._config.ready_file, json.dumps(told) + "\n")
 
@@ -209,14 +209,21 @@ class Gateway(Service):
         drain = self._drain = self._fronts.drain(seconds)
         return Deferred.fromCoroutine(self._stop(drain))
 
-    def reload(self) -> list[str]:
-        """Apply the file anew, whole or not at all: instances, keys and secrets. Listeners stay."""
+    def reload(self) -> Deferred[list[str]]:
+        """Apply the file anew, whole or not at all: instances, keys and secrets. Listeners stay. Fires when it holds
+        for everybody, or with what is wrong with it."""
         self._manager.reloading()
-        problems = self._reload()
+        return self._reload().addCallback(self._reloaded)
+
+    def _reloaded(self, problems: list[str]) -> list[str]:
+        self._events.emit(Reloaded(ok=not problems))
+        if not problems:
+            self._tell_ready()
+            self._log.info("Reloaded: {count} instances", count=len(self._instances.listing()))
         self._manager.reloaded("The last reload was refused; the log says why" if problems else "Taking clients")
         return problems
 
-    def _reload(self) -> list[str]:
+    def _reload(self) -> Deferred[list[str]]:
         self._audit.reopen()
         try:
             config = self._load()
@@ -225,8 +232,7 @@ class Gateway(Service):
         except ConfigError as error:
             for problem in error.problems:
                 self._log.error("Not reloaded: {problem}", problem=problem)
-            self._events.emit(Reloaded(ok=False))
-            return error.problems
+            return succeed(error.problems)
         for key in waiting(self._config, config):
             self._log.warn("{key} is another now, which counts from the next start on", key=key)
         self._sessions = config.sessions
@@ -234,11 +240,7 @@ class Gateway(Service):
         self._logged.reload(config.log)
         self._instances.replace(config.instances, followers)
         self._entry.reload(config.entry)
-        apply()
-        self._events.emit(Reloaded(ok=True))
-        self._tell_ready()
-        self._log.info("Reloaded: {count} instances", count=len(self._instances.listing()))
-        return []
+        return apply().addCallback(lambda _: [])
 
 
 def write_whole(path: Path, text: str) -> None:

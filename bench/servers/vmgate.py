@@ -18,7 +18,7 @@ LIFE = 24 * 3600  # seconds, of the token
 
 
 @contextlib.contextmanager
-def vmgate(place: Place, path: Path = TOP) -> Iterator[Server]:
+def vmgate(place: Place, path: Path = TOP, workers: int = 1) -> Iterator[Server]:
     """The whole path: client, gateway, gRPC, agent, process. `path` as in `running`, for the gateway."""
     secret = secrets.token_hex(32)
     (place.path / "token.secret").write_text(secret)
@@ -28,6 +28,7 @@ def vmgate(place: Place, path: Path = TOP) -> Iterator[Server]:
     socket, ready = place.path / "agent" / "s", place.path / "ready.json"
     (place.path / "vmgate.toml").write_text(
         f"""ready_file = "{ready}"
+workers = {workers}
 [ssh]
 listen = "tcp:0:interface=127.0.0.1"
 host_key = "{place.key}"

@@ -84,14 +84,16 @@ class Crew:
             self._start()
         self._watch.start(LOOK, now=False)
 
-    def prepare(self, config: Config) -> Callable[[], None]:
-        """Raises ConfigError."""
+    def prepare(self, config: Config) -> Callable[[], Deferred[None]]:
+        """What it gives fires when every worker has applied it. Raises ConfigError."""
         apply = self._sample.prepare(config)
 
-        def reload() -> None:
+        def reload() -> Deferred[None]:
             apply()
             self._config = config
-            self._tell("reload", config.text)
+            # A worker that dies meanwhile has nobody left whom the old one would let in.
+            applied = [hand.link.ask("reload", config.text) for hand in self._hands]
+            return DeferredList(applied, consumeErrors=True).addCallback(lambda _: None)
 
         return reload
 

@@ -136,8 +136,8 @@ class Worker(Service):
 
     def _reload(self, text: Plain) -> None:
         assert self._fronts is not None
-        config = self._parse(text)
         try:
+            config = self._parse(text)
             apply = self._fronts.prepare(config)
         except ConfigError as error:  # a file changed since the gateway has looked
             for problem in error.problems:
