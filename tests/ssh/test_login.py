@@ -14,6 +14,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 
+from gateway.errors import Draining
 from gateway.ssh import SSHFront
 from gateway.ssh.transport import IDENTIFICATION
 from gateway.ssh.wire import boolean, string, uint32
@@ -248,6 +249,6 @@ async def test_a_front_that_closes_says_so_and_resets_who_does_not_listen(house:
     deaf.stop_reading()
     await house.front.close(0.5)
     await polite.gone()
-    assert polite.disconnected == (11, b"closed")
+    assert polite.disconnected == (11, Draining().sentence.encode())
     assert not house.front._live
     assert house.gate.live == 0 or await eventually(lambda: not house.gate.live, PATIENCE)
