@@ -30,13 +30,23 @@ def exposed_file(path: Path) -> str:
         return ""
 
 
+def changeable_file(path: Path) -> str:
+    """What is wrong with how a file lies that says whom to trust; "" = nothing."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return ""
+    return f"can be written by everybody (mode {mode:04o}): chmod o-w" if mode & stat.S_IWOTH else ""
+
+
 @dataclass(frozen=True)
 class Files:
     """How the names of one configuration are read."""
 
     base: Path  # relative names are below it
     credentials: Path | None = None  # systemd's directory of them
-    exposed: Callable[[Path], str] = lambda path: ""  # what is wrong with where a secret lies
+    exposed: Callable[[Path], str] = lambda path: ""  # what is wrong with where a secret lies,
+    changeable: Callable[[Path], str] = lambda path: ""  # and with what says whom to trust
 
     def path(self, name: str) -> Path:
         """Raises ValueError with a sentence."""

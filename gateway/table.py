@@ -123,23 +123,24 @@ class Table:
         """What relative paths are below."""
         return self.files.base
 
-    def file(self, key: str, name: str, *, secret: bool = False) -> Path:
-        """Where a file lies that this key names; a secret must not lie open."""
+    def file(self, key: str, name: str, *, secret: bool = False, trusted: bool = False) -> Path:
+        """Where a file lies that this key names; one that is secret, or says whom to trust, must not lie open."""
         try:
             path = self.files.path(name)
         except ValueError as problem:
             self.problem(key, str(problem))
             return self.base / "nowhere"
-        if secret and (why := self.files.exposed(path)):
+        why = self.files.exposed(path) if secret else self.files.changeable(path) if trusted else ""
+        if why:
             self.problem(key, f"{path} {why}")
         return path
 
-    def path(self, key: str, default: str, *, secret: bool = False) -> Path:
-        return self.file(key, self.text(key, default), secret=secret)
+    def path(self, key: str, default: str, *, secret: bool = False, trusted: bool = False) -> Path:
+        return self.file(key, self.text(key, default), secret=secret, trusted=trusted)
 
-    def maybe_path(self, key: str, *, secret: bool = False) -> Path | None:
+    def maybe_path(self, key: str, *, secret: bool = False, trusted: bool = False) -> Path | None:
         text = self.text(key, "")
-        return self.file(key, text, secret=secret) if text else None
+        return self.file(key, text, secret=secret, trusted=trusted) if text else None
 
     def table(self, key: str) -> Table | None:
         value = self._get(key)

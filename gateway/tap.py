@@ -18,7 +18,7 @@ from twisted.python import usage
 from gateway.config import Config, parse
 from gateway.errors import ConfigError
 from gateway.examine import examined
-from gateway.files import Files, exposed_file
+from gateway.files import Files, changeable_file, exposed_file
 from gateway.notify import Manager
 from gateway.service import Gateway
 from gateway.workers import Worker
@@ -49,7 +49,7 @@ def load(file: Path, credentials: str = "") -> Config:
 
 def read(file: Path, credentials: str, text: str) -> Config:
     """The configuration that this file has, or had when it was this text. Raises ConfigError."""
-    files = Files(file.absolute().parent, Path(credentials) if credentials else None, exposed_file)
+    files = Files(file.absolute().parent, Path(credentials) if credentials else None, exposed_file, changeable_file)
     return parse(text, str(file), files, Path.read_bytes, examined)
 
 

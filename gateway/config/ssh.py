@@ -79,9 +79,9 @@ class SSHConfig:
         config = cls(
             listen=table.texts("listen", ("tcp:2222",)),
             host_keys=_host_keys(table),
-            authorized_keys=table.path("authorized_keys", "authorized_keys"),
+            authorized_keys=table.path("authorized_keys", "authorized_keys", trusted=True),
             host_certificates=_paths(table, "host_certificates"),
-            trusted_user_ca_keys=table.maybe_path("trusted_user_ca_keys"),
+            trusted_user_ca_keys=table.maybe_path("trusted_user_ca_keys", trusted=True),
             revoked_keys=_paths(table, "revoked_keys"),
             pubkey_accepted_algorithms=table.names(
                 "pubkey_accepted_algorithms", cls.pubkey_accepted_algorithms, PUBKEY_ACCEPTED

@@ -90,6 +90,18 @@ def test_what_another_user_left_for_our_group_is_taken(file: Path) -> None:
     assert check(file).returncode == 1
 
 
+@pytest.mark.parametrize("name", ["authorized_keys", "ca.pub"])
+def test_who_is_trusted_must_not_be_for_everybody_to_say(file: Path, name: str) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(file.parent / "ca")], check=True)
+    file.write_text(file.read_text().replace("[ssh]\n", '[ssh]\ntrusted_user_ca_keys = "ca.pub"\n'))
+    (file.parent / name).chmod(0o664)
+    assert check(file).returncode == 0
+    (file.parent / name).chmod(0o666)
+    done = check(file)
+    assert done.returncode == 1
+    assert "(mode 0666): chmod o-w" in done.stderr
+
+
 def test_secrets_and_keys_may_be_credentials_of_systemd(file: Path) -> None:
     credentials = file.parent / "credentials"
     credentials.mkdir()
