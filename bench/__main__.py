@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Iterable
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--accept", action="store_true", help="with --guard: accept what is found")
     parser.add_argument("--only", action="append", choices=CASES, help="these cases alone; docs/ stays as it is")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the servers end with us
     if options.guard:
         watch(options.only or GUARDED, accept=options.accept)
         return

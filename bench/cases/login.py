@@ -14,11 +14,12 @@ from bench.rounds import turns
 from bench.servers import Server
 from bench.yard import Yard
 
+INIT, VERSION = b"\0\0\0\5\1\0\0\0\3", 2  # of sftp
 AT_ONCE = 4  # processes that log in, one login after the other
 
 
 def run(yard: Yard) -> Iterator[Case]:
-    """Three cases."""
+    """Four cases."""
     many = yard.plan.rounds * 4
     servers = {"vmgate": yard.vmgate, "sshd": yard.sshd, **yard.rest}
     found = turns(servers, login, rounds=many, budget=yard.plan.budget)
@@ -27,7 +28,9 @@ def run(yard: Yard) -> Iterator[Case]:
         # The others end such a connection at its second session or soon after.
         masters = {name: stack.enter_context(master(server)) for name, server in yard.two.items()}
         found = turns(masters, login, rounds=many, budget=yard.plan.budget)
-    yield compared("session on a live connection", "ms", found.median(ms), Goal("<=", 1.0), less=True)
+        yield compared("session on a live connection", "ms", found.median(ms), Goal("<=", 1.0), less=True)
+        found = turns(masters, sftp_ready, rounds=many, budget=yard.plan.budget)
+        yield compared("sftp ready on a live connection", "ms", found.median(ms), less=True)
     found = turns(
         servers, lambda server: logins(server, yard.plan.logins), rounds=yard.plan.rounds, budget=yard.plan.budget
     )
@@ -45,6 +48,21 @@ def login(server: Server) -> float:
     start = time.monotonic()
     subprocess.run(server.ssh("true"), check=True, stdin=subprocess.DEVNULL)
     return time.monotonic() - start
+
+
+def sftp_ready(server: Server) -> float:
+    """Seconds from the client's start to the server's VERSION."""
+    start = time.monotonic()
+    with subprocess.Popen(server.ssh("-s", "sftp"), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        client.stdin.write(INIT)
+        client.stdin.flush()
+        assert client.stdout.read(5)[4] == VERSION
+        taken = time.monotonic() - start
+        client.stdin.close()
+        client.stdout.read()
+    return taken
 
 
 @contextlib.contextmanager

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import cast
 
 from twisted.conch.ssh import transport
 from twisted.conch.ssh.service import SSHService
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.logger import FilteringLogObserver, Logger, LogLevel, LogLevelFilterPredicate, globalLogPublisher
 from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper
 from twisted.python.failure import Failure
@@ -24,6 +24,7 @@ from zope.interface import implementer
 from gateway.entry import FULL, NotNow, Waiting
 from gateway.model import Offence
 from gateway.ssh.kex import KEY_EXCHANGE, KeyExchange, Terms, stop
+from gateway.ssh.neighbours import Service, Socket
 from gateway.ssh.stream import BadCompression, BadPacket, NotSSH
 from gateway.ssh.wire import Malformed, Reader, string, uint32
 
@@ -48,35 +49,6 @@ MSG_PING, MSG_PONG = 192, 193  # OpenSSH's PROTOCOL, ping@openssh.com
 
 GOODBYE = transport.DISCONNECT_BY_APPLICATION
 VIOLATION = transport.DISCONNECT_PROTOCOL_ERROR
-
-
-class Socket(Protocol):
-    """What is below, TCP or unix: ITCPTransport and IConsumer, which zope keeps apart."""
-
-    bufferSize: int
-
-    def write(self, data: bytes) -> None: ...
-    def getPeer(self) -> IAddress: ...
-    def getHost(self) -> IAddress: ...
-    def getHandle(self) -> socket.socket: ...
-    def setTcpNoDelay(self, enabled: bool) -> None: ...
-    def setTcpKeepAlive(self, enabled: bool) -> None: ...
-    def registerProducer(self, producer: object, streaming: bool) -> None: ...
-    def unregisterProducer(self) -> None: ...
-    def pauseProducing(self) -> None: ...
-    def resumeProducing(self) -> None: ...
-    def loseConnection(self) -> None: ...
-    def abortConnection(self) -> None: ...
-
-
-class Service(Protocol):
-    """What the transport asks of the service that runs on it."""
-
-    def resumed(self) -> None:
-        """Packets may be sent again."""
-
-    def read_over(self) -> None:
-        """All packets that one read of the socket brought were received."""
 
 
 @implementer(IPushProducer)

@@ -29,7 +29,7 @@ from gateway.model import (
     Window,
 )
 from gateway.room import Room
-from gateway.session import TIMEOUT_GRACE, ExecSession, Intake
+from gateway.session import JOINED, TIMEOUT_GRACE, ExecSession, Intake
 from tests.support.memory import MemoryWorld
 
 ANNA = Visitor(Principal("anna", "publickey", frozenset({"alpha"})), Via.SSH, "192.0.2.1")
@@ -265,7 +265,18 @@ def test_an_intake_gives_what_it_was_fed_in_order(before: bool) -> None:
     steps: list[Callable[[], object]] = [feed, *([lambda: intake.take().addCallback(got.append)] * 3)]
     for step in steps if before else steps[1:2] + steps[:1] + steps[2:]:
         step()
-    assert got == [(b"a", 1), (b"b", 1), None]
+    # What waits goes as one; what somebody waits for goes at once.
+    assert got == ([(b"ab", 2), None, None] if before else [(b"a", 1), (b"b", 1), None])
+
+
+def test_an_intake_joins_bytes_up_to_a_bound_and_nothing_else() -> None:
+    intake: Intake[bytes | int] = Intake(lambda piece: len(piece) if isinstance(piece, bytes) else 1)
+    for piece in (b"ab", 1, b"c", b"d", 2, 3, bytes(JOINED - 1), b"e", b"f"):
+        intake.feed(piece)
+    got: list[tuple[bytes | int, int] | None] = []
+    for _ in range(7):
+        intake.take().addCallback(got.append)
+    assert got == [(b"ab", 2), (1, 1), (b"cd", 2), (2, 1), (3, 1), (bytes(JOINED - 1) + b"e", JOINED), (b"f", 1)]
 
 
 def test_a_stat_is_a_session_in_the_audit_too(house: House) -> None:
