@@ -18,7 +18,8 @@ from collections.abc import Callable
 from prometheus_client.exposition import choose_encoder
 from twisted.internet.task import Clock
 
-from gateway.events import EventLog, Events, SessionStarted
+from gateway.eventlog import EventLog
+from gateway.events import Events, SessionStarted
 from gateway.measures import Tally
 from gateway.metrics import Hypeman, Metrics
 from gateway.model import Operation, Via

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from gateway.doors import Download, DownloadFront, Upload, UploadFront
 from gateway.errors import GateError, GuestFailed
-from gateway.events import EventLog
+from gateway.eventlog import EventLog
 from gateway.model import (
     DownloadStart,
     Entry,

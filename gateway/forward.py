@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from gateway.doors import Link, LinkFront, Listener, ListenFront
 from gateway.errors import ClientDone, ClientLost, GateError
-from gateway.events import EventLog
+from gateway.eventlog import EventLog
 from gateway.model import Outcome
 from gateway.session import Session, TwoWaySession
 

@@ -28,7 +28,8 @@ from gateway.doors import (
     UploadFront,
 )
 from gateway.errors import Draining, GateError, Revoked
-from gateway.events import EventLog, Events, SessionStarted
+from gateway.eventlog import EventLog
+from gateway.events import Events, SessionStarted
 from gateway.forward import LinkSession, ListenSession
 from gateway.measures import Moved, Tally
 from gateway.model import (

@@ -19,7 +19,7 @@ from twisted.logger import Logger
 
 from gateway.doors import ExecFront, Process
 from gateway.errors import BadRequest, ClientLost, GateError, Overrun, TimedOut
-from gateway.events import EventLog
+from gateway.eventlog import EventLog
 from gateway.model import Ending, Limit, Outcome, Window
 
 # How long after the guest should have ended a command by its timeout the gateway does it, seconds.

@@ -17,7 +17,8 @@ from gateway.disk.destination import Destination
 from gateway.disk.source import Source
 from gateway.doors import Guest
 from gateway.errors import GateError
-from gateway.events import EventLog, Events, SessionStarted
+from gateway.eventlog import EventLog
+from gateway.events import Events, SessionStarted
 from gateway.guest.caller import Caller, ExecOptions
 from gateway.guest.pool import Pool
 from gateway.guest.tree import Copy, CopyReport, OnFile

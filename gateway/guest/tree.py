@@ -11,7 +11,7 @@ from gateway.disk.destination import Destination
 from gateway.disk.source import Source
 from gateway.doors import Download, Guest, Upload
 from gateway.errors import GuestFailed
-from gateway.events import EventLog
+from gateway.eventlog import EventLog
 from gateway.guest.crossing import settled, threaded
 from gateway.model import DownloadStart, Entry, EntryEnd, EntryError, Held, Outbound, UploadReport, UploadStart
 

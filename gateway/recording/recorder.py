@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from gateway.config import RecordingConfig
 from gateway.doors import Process
 from gateway.errors import ConfigError, GateError, Unrecorded
-from gateway.events import EventLog
+from gateway.eventlog import EventLog
 from gateway.model import ExecRequest, Instance, Window
 from gateway.recording.process import Recorded
 from gateway.recording.shelf import Shelf

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from gateway.errors import GateError, RecordingLost
-from gateway.events import EventLog
+from gateway.eventlog import EventLog
 from gateway.model import Outcome
 
 if TYPE_CHECKING:

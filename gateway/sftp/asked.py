@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from gateway.events import EventLog
+from gateway.eventlog import EventLog
 from gateway.model import Outcome
 from gateway.sftp import wire
 from gateway.sftp.frames import HANDLE, Broken, Fields

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 
 from gateway.doors import Process
 from gateway.errors import GateError, NotSFTP
-from gateway.events import EventLog
+from gateway.eventlog import EventLog
 from gateway.model import Ending, Output, Stream, Window
 from gateway.sftp.frames import Broken
 from gateway.sftp.watch import Answers, Book, Requests

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
-from gateway.events import EventLog
+from gateway.eventlog import EventLog
 from gateway.sftp import wire
 from gateway.sftp.asked import Asked, Files, Greeting, asked
 from gateway.sftp.frames import HANDLE, Broken, Fields, Frames

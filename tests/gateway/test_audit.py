@@ -19,7 +19,8 @@ from twisted.python.failure import Failure
 
 from gateway.audit import Audit, File, Journal, Place, Standard, Syslog, Trail, audit_record
 from gateway.errors import Unrecorded
-from gateway.events import AuditChanged, Event, EventLog, Events, SessionStarted
+from gateway.eventlog import EventLog
+from gateway.events import AuditChanged, Event, Events, SessionStarted
 from gateway.model import Operation, Outcome, Via
 from tests.support.audit import valid
 from tests.support.counts import count

@@ -10,7 +10,8 @@ from twisted.internet.task import Clock
 from gateway.audit import Audit
 from gateway.config import Policy
 from gateway.errors import Ambiguous, Forbidden, InvalidState, NotFound
-from gateway.events import Event, EventLog, Events, SessionStarted
+from gateway.eventlog import EventLog
+from gateway.events import Event, Events, SessionStarted
 from gateway.gate import Gate, Visitor
 from gateway.metrics import Metrics
 from gateway.model import EVERYTHING, Operation, Outcome, Principal, Via

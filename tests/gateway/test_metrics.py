@@ -12,11 +12,11 @@ from twisted.internet.task import Clock
 
 from gateway.config.policy import Limits
 from gateway.errors import TooMany
+from gateway.eventlog import EventLog
 from gateway.events import (
     AuditChanged,
     Authenticated,
     Connected,
-    EventLog,
     Events,
     Reloaded,
     SessionStarted,

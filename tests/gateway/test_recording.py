@@ -22,7 +22,8 @@ from twisted.internet.task import Clock
 
 from gateway.config import RecordingConfig
 from gateway.errors import ConfigError, GateError, RecordingLost, Unrecorded
-from gateway.events import Event, EventLog, Events, RecordingEnded, RecordingStarted, SessionStarted
+from gateway.eventlog import EventLog
+from gateway.events import Event, Events, RecordingEnded, RecordingStarted, SessionStarted
 from gateway.model import (
     Ending,
     ExecRequest,

@@ -11,7 +11,8 @@ from twisted.internet.task import Clock
 
 from gateway.doors import Process
 from gateway.errors import AgentVSockDialError, Draining, GateError, TooMany
-from gateway.events import Event, EventLog, Events, FileMoved, MoreMoved, Refused, SessionEnded, SessionStarted
+from gateway.eventlog import EventLog
+from gateway.events import Event, Events, FileMoved, MoreMoved, Refused, SessionEnded, SessionStarted
 from gateway.gate import Gate, Visitor
 from gateway.measures import Moved, Reached
 from gateway.model import (

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.events import EventLog, MoreMoved
+from gateway.eventlog import EventLog
+from gateway.events import MoreMoved
 from gateway.model import Outcome
 from gateway.sftp.frames import Broken
 from tests.support import rawsftp as sftp

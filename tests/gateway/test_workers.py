@@ -254,6 +254,19 @@ def test_there_is_room_again_once_the_end_was_told(house: House) -> None:
     assert (house.room.live, list(house.hand.seats)) == (1, ["b"])
 
 
+def test_while_the_audit_cannot_be_written_no_worker_begins_a_session(house: House) -> None:
+    def full_disk() -> None:
+        raise Unrecorded("No space left on device", what="The audit")
+
+    house.room._recordable = full_disk
+    refused = house.far_room.take(Claim(START))
+    house.pair.carry()
+    told: list[str] = []
+    refused.addErrback(lambda failure: told.append(str(failure.value)))
+    assert told == [str(Unrecorded("No space left on device", what="The audit"))]
+    assert (house.events, house.hand.seats) == ([], {})
+
+
 def test_who_gave_up_waiting_for_room_ends_what_was_told(house: House) -> None:
     taken = house.far_room.take(Claim(START))
     taken.addErrback(lambda _: None)

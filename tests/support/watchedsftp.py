@@ -7,7 +7,8 @@ from pathlib import Path
 
 from twisted.internet.task import Clock
 
-from gateway.events import Event, EventLog, Events, FileChanged, FileMoved, SessionStarted
+from gateway.eventlog import EventLog
+from gateway.events import Event, Events, FileChanged, FileMoved, SessionStarted
 from gateway.model import Operation, Via
 from gateway.sftp.watch import Answers, Book, Requests
 from tests.support.rawsftp import OURS, RawClient

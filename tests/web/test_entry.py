@@ -12,7 +12,7 @@ from twisted.internet.endpoints import serverFromString
 
 from gateway.config import HTTPConfig
 from gateway.config.entry import EntryConfig
-from gateway.entry import Entry
+from gateway.entry import REFUSED, Entry, NotNow
 from gateway.events import Penalised, Refused, TurnedAway
 from gateway.web.site import web_site
 from tests.web.house import SECRET, House, on_loop, token, until
@@ -160,3 +160,29 @@ async def test_a_claim_that_looks_like_an_instance_opens_nothing(house: House, c
         assert (await house.http(f"/instances/alpha{page}", bearer=bearer))[0] == 404
     await until(lambda: len([event for event in house.events if isinstance(event, Refused)]) == len(PAGES))
     assert json.loads((await house.http("/instances", bearer=bearer))[2]) == []
+
+
+class Slow:
+    """An entry of another process: its answers take until they are given."""
+
+    def __init__(self) -> None:
+        self.asked: list[Deferred[None]] = []
+
+    def check(self, *about: object) -> Deferred[None]:
+        self.asked.append(Deferred())
+        return self.asked[-1]
+
+
+@on_loop
+async def test_nobody_is_heard_before_an_answer_that_takes_its_time(house: House) -> None:
+    house.site._pages.entry = slow = Slow()  # type: ignore[assignment]
+    coming = asyncio.ensure_future(answered(house, request(token())))
+    await until(lambda: slow.asked)
+    await asyncio.sleep(0)
+    assert not coming.done()
+    slow.asked[0].callback(None)
+    assert (await coming).startswith(b"HTTP/1.1 ")
+    coming = asyncio.ensure_future(answered(house, request(token())))
+    await until(lambda: len(slow.asked) == 2)
+    slow.asked[1].errback(NotNow(REFUSED))
+    assert await coming == b""
