@@ -139,9 +139,11 @@ async def test_no_connect_is_refused_while_the_gateway_is_started_anew(tmp_path:
         new: subprocess.Popen[bytes] | None = None
         try:
             house = told(tmp_path, ["alpha"])
-            clients = [asyncio.create_task(client(house, number)) for number in range(CLIENTS)]
+            stopping = asyncio.Event()
+            clients = [asyncio.create_task(client(house, number, stopping)) for number in range(CLIENTS)]
             await asyncio.sleep(SPREAD / 3)
             old.send_signal(signal.SIGTERM)
+            stopping.set()
             assert await asyncio.to_thread(old.wait, 100) == 0
             between = sum(task.done() for task in clients)
             new = await start()
@@ -157,8 +159,12 @@ async def test_no_connect_is_refused_while_the_gateway_is_started_anew(tmp_path:
         assert "Traceback" not in (tmp_path / "gateway.log").read_text()
 
 
-async def client(house: Demo, number: int) -> None:
-    """Comes when it is its turn."""
+async def client(house: Demo, number: int, stopping: asyncio.Event) -> None:
+    """Comes when it is its turn: a third of them before the gateway is told to stop."""
+    before = CLIENTS // 3
+    if number >= before:
+        await stopping.wait()
+        number -= before
     await asyncio.sleep(SPREAD * number / CLIENTS)
     if number % 4 == 0:
         await asyncio.to_thread(ask, house)
