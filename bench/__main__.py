@@ -47,7 +47,7 @@ def main() -> None:
     mode, plan = ("quick", QUICK) if options.quick else ("full", share(FULL, options.share))
     began = time.monotonic()
     found = report.results(run(plan, options.only or CASES), mode, time.monotonic() - began)
-    found["seconds"] = round(time.monotonic() - began)
+    found["seconds"], found["share"] = round(time.monotonic() - began), options.share
     report.write(found)
     if mode == "full" and not options.only:
         report.publish(found)

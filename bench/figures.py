@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,11 +91,6 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
 
 
-def medians(found: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Of each server."""
-    return {name: statistics.median(values) for name, values in found.items() if values}
-
-
 def compared(
     case: str,
     unit: str,
@@ -111,4 +105,6 @@ def compared(
 ) -> Case:
     """A case of each server's figure, ours among them."""
     others = {name: figure for name, figure in figures.items() if name not in (OURS, rival)}
-    return Case(case, unit, figures[OURS], figures.get(rival), goal, less, rival, others, cpu or {}, memory or {})
+    return Case(
+        case, unit, figures[OURS], figures.get(rival), goal, less, rival, others, cpu or {}, memory or {}, amount
+    )

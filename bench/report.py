@@ -59,8 +59,9 @@ def publish(found: dict[str, Any]) -> None:
 def table(found: dict[str, Any]) -> str:
     """Markdown."""
     machine = f"{found['cores']} cores of {found['machine']}, CPython {found['python']}, load {found['load']}"
+    share = f", one {found['share']}th of everything," if found.get("share", 1) > 1 else ""
     lines = [
-        f"\nMade {found['made']} by `make bench` on {machine}, in {found['seconds'] // 60} minutes.\n",
+        f"\nMade {found['made']} by `make bench`{share} on {machine}, in {found['seconds'] // 60} minutes.\n",
         "| case | vmgate | beside it | ratio | goal | |",
         "|---|---|---|---|---|---|",
     ]
