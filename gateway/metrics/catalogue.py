@@ -193,7 +193,9 @@ class Catalogue:
         self.keys_asked = self.counter("vmgate_token_keys_asked", "Times that a JWK set was asked for", result=RELOADS)
         self.keys_age = self.gauge("vmgate_token_keys_age_seconds", "Age of the oldest JWK set that counts; 0 = none")
         self.workers = self.gauge("vmgate_workers", "Processes that serve clients; 0 = this one does")
-        self.workers_lost = self.counter("vmgate_workers_lost", "Workers that ended with their sessions, untold")
+        self.workers_lost = self.counter(
+            "vmgate_workers_lost", "Workers that died or hung, and their sessions with them"
+        )
         self.reloads = self.counter("vmgate_config_reloads", "Configuration reloads", result=RELOADS)
         self.reload_ok = self.gauge(
             "vmgate_config_last_reload_successful", "Whether the configuration was taken the last time"

@@ -91,8 +91,11 @@ class Crew:
         def reload() -> Deferred[None]:
             apply()
             self._config = config
-            # A worker that dies meanwhile has nobody left whom the old one would let in.
-            applied = [hand.link.ask("reload", config.text) for hand in self._hands]
+            # Who dies meanwhile lets nobody in by the old one any more, and who begins just now did not yet.
+            applied = [hand.link.ask("reload", config.text) for hand in self._hands if hand.listening]
+            for hand in self._hands:
+                if not hand.listening:
+                    hand.link.tell("reload", config.text)
             return DeferredList(applied, consumeErrors=True).addCallback(lambda _: None)
 
         return reload

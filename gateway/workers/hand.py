@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from gateway.workers.crew import Crew
 
 
+STARTING = 90.0  # seconds that a worker may take longer to begin than, later, to say something
+
+
 class Seat:
     """A session that a worker has, as administrators see it."""
 
@@ -64,7 +67,7 @@ class Hand:
         self.listening = False
         self.rests = False
         self.remain = 1  # clients, as was last told when it was asked to send away those who are done
-        self.heard = clock.seconds()  # last
+        self.heard = clock.seconds() + STARTING  # last; its first sign of life may come later
         self.gone: Deferred[None] = Deferred()  # fires when it says nothing any more
         self.link = Link(clock, self._take, self._cut)
         self._crew = crew
