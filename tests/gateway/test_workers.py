@@ -61,7 +61,11 @@ def test_every_event_arrives_as_it_was(data: st.DataObject) -> None:
 
 def events(kind: type[Any]) -> st.SearchStrategy[Any]:
     """Of one kind, with all that its fields may hold."""
-    values = {str: NAMES, float: st.floats(allow_nan=False), Tally: st.builds(Tally, st.integers(), st.integers())}
+    number = st.floats(allow_nan=False)
+    tally = st.builds(Tally, st.integers(), st.integers())
+    values: dict[object, st.SearchStrategy[Any]] = {
+        str: NAMES, float: number, float | None: st.none() | number, Tally: tally,
+    }  # fmt: skip
     hints = get_type_hints(kind)
     return st.builds(kind, **{name: values.get(hint, st.from_type(hint)) for name, hint in hints.items()})
 

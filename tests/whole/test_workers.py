@@ -294,9 +294,9 @@ def test_only_the_sessions_of_a_worker_that_dies_are_lost_and_another_takes_its_
         until(lambda: len(workers(house)) == WORKERS and numbers(house)("vmgate_workers") == WORKERS, 60, "another")
         assert safe in workers(house)
         assert [true(house).returncode for _ in range(2 * WORKERS)] == [0] * 2 * WORKERS
+        until(lambda: numbers(house)("vmgate_exec_sessions_active", via="ssh") == 1, 60, "the last end is counted")
         value = numbers(house)
         assert value("vmgate_workers_lost_total") == 1
-        assert value("vmgate_exec_sessions_active", via="ssh") == 1
         assert value("vmgate_recordings_active") == 0
         assert value("vmgate_exec_sessions_total", via="ssh", operation="exec", outcome="lost") == 1
         assert len(sessions(house)) == 1
