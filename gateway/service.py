@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
+from twisted.python.failure import Failure
 
 from gateway.admin import Admin, Commands
 from gateway.audit import Audit, Trail, place
@@ -213,7 +214,12 @@ class Gateway(Service):
         """Apply the file anew, whole or not at all: instances, keys and secrets. Listeners stay. Fires when it holds
         for everybody, or with what is wrong with it."""
         self._manager.reloading()
-        return self._reload().addCallback(self._reloaded)
+        return maybeDeferred(self._reload).addErrback(self._unforeseen).addCallback(self._reloaded)
+
+    def _unforeseen(self, failure: Failure) -> list[str]:
+        """A mistake of ours must not leave whoever asked, systemd among them, without an end."""
+        self._log.failure("A reload failed in a way nobody foresaw", failure)
+        return [f"{type(failure.value).__name__}, which nobody foresaw: the log has it"]
 
     def _reloaded(self, problems: list[str]) -> list[str]:
         self._events.emit(Reloaded(ok=not problems))
