@@ -28,6 +28,7 @@ from gateway.workers.link import Link
 from gateway.workers.sockets import Inherited
 from gateway.workers.words import Plain, built, unpacked
 
+ALONE = 60  # seconds that the end may take once the gateway is gone
 BEAT = 1.0  # seconds between two signs of life, with what moved
 
 
@@ -106,7 +107,9 @@ class Worker(Service):
         return self._known[word](about)
 
     def _alone(self) -> None:
-        """Without the gateway there is no audit and no limit, so there is nobody either."""
+        """Without the gateway there is no audit and no limit, so there is nobody either. Nor is there anybody who
+        would kill us if we hang, but the kernel."""
+        signal.alarm(ALONE)
         if self._reactor.running:
             self._reactor.stop()
 
