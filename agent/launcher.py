@@ -315,14 +315,24 @@ def rename(name: bytes) -> None:
     ctypes.CDLL(None).prctl(PR_SET_NAME, name, 0, 0, 0)
 
 
+def take_signals() -> None:
+    """What ends the agent's process group (Ctrl-C, a service manager) must not end us before the sessions: we
+    go when the agent went. Nothing is ignored or blocked, by us or by whoever started the agent (a shell's
+    `&`, nohup): what we execute would inherit that."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    for number in (
+        signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE, signal.SIGCHLD,
+    ):  # fmt: skip
+        signal.signal(number, lambda *_: None)
+
+
 def _main(sock: socket.socket, root: Root) -> NoReturn:
     code = 1
     try:
-        # What ends the agent's process group (Ctrl-C, a service manager) must not end us before
-        # the sessions: we go when the agent went.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
-            signal.signal(number, lambda *_: None)  # not SIG_IGN, which what we execute would inherit
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        take_signals()
         _leave_behind(sock, root)
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         rename(b"vmgate-launcher")

@@ -157,6 +157,10 @@ class Guest(Protocol):
     GuestFailed. `wait` is how many seconds a guest that does not answer yet is waited for; it is
     tried at least every 100 ms."""
 
+    @property
+    def reached(self) -> bool:
+        """Whether its channel stands, so that no call waits for it."""
+
     def start(self, request: ExecRequest, *, session_id: str = "", wait: float = 0) -> Deferred[Process]:
         """Fires when the agent says that the process started, or never will (its ending tells)."""
 

@@ -121,6 +121,10 @@ class Gate(Porter):
 
         return self._begin(stay, session)
 
+    def reached(self, instance: Instance) -> bool:
+        """Whether the guest's channel stands: who waits then waits for what it does."""
+        return self._guests.guest(instance).reached
+
     def upload(
         self, visitor: Visitor, instance: Instance, start: UploadStart, front: UploadFront, wait: float = 0
     ) -> UploadSession:

@@ -33,6 +33,10 @@ Telling = Callable[[str, str], Metadata]  # of a session's id and a call's name
 class Way(Protocol):
     """Where a client gets its channel: a way of the pool."""
 
+    @property
+    def open(self) -> Channel | None:
+        """The channel, while it stands."""
+
     def channel(self, wait: float) -> Deferred[Channel]:
         """The open channel, dialled when needed; `wait` as in `gateway.doors.Guest`."""
 
@@ -47,6 +51,10 @@ class Client:
         self._way = way
         self._clock = clock
         self._identity: Identity | None = None
+
+    @property
+    def reached(self) -> bool:
+        return self._way.open is not None
 
     async def _channel(self, wait: float) -> Channel:
         channel = await self._way.channel(wait)

@@ -14,7 +14,18 @@ from twisted.logger import Logger
 
 from gateway.doors import Listener, Process
 from gateway.errors import GateError
-from gateway.model import SIGNALS, Ending, ExecRequest, Operation, Output, PrivatePlace, Stream, Terminal, Window
+from gateway.model import (
+    SIGNALS,
+    Ending,
+    ExecRequest,
+    Instance,
+    Operation,
+    Output,
+    PrivatePlace,
+    Stream,
+    Terminal,
+    Window,
+)
 from gateway.ssh.channel import Channel, Line
 from gateway.ssh.environment import Environment
 from gateway.ssh.listen import Remote
@@ -238,11 +249,13 @@ class SessionChannel(Channel):
         if self._input_over:
             self._session.end_of_input()
         if around.wait > PATIENCE:
-            self._waits = around.clock.callLater(PATIENCE, self._tell_of_wait)
+            self._waits = around.clock.callLater(PATIENCE, self._tell_of_wait, instance)
         return None
 
-    def _tell_of_wait(self) -> None:
+    def _tell_of_wait(self, instance: Instance) -> None:
         self._waits = None
+        if self._around.gate.reached(instance):
+            return  # it is only slow, and whatever we say is among the command's own stderr
         words = f"vmgate: the guest does not answer yet; waiting up to {self._around.wait:g} s.\r\n"
         self.interject(Stream.STDERR, words.encode())
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from agent import child, spawn
-from agent.launcher import raise_limit
+from agent.launcher import raise_limit, take_signals
 from agent.order import Start
 from agent.root import OWN, Root
 
@@ -48,13 +49,25 @@ def says(way: Way, start: Start) -> str:
 
 
 @pytest.fixture(autouse=True)
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """As in the launcher, whose directory is nobody's, and which left behind what it inherited."""
     monkeypatch.chdir("/")
+    # Without what other tests mount meanwhile, such as an sshfs.
+    local = [line for line in spawn.MOUNTS.read_text().splitlines(keepends=True) if spawn._local(line)]
+    (tmp_path / "mountinfo").write_text("".join(local))
+    monkeypatch.setattr(spawn, "MOUNTS", tmp_path / "mountinfo")
+    taken = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    take_signals()
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # the listing's own
             if int(name) > 2:
                 os.set_inheritable(int(name), False)
+    yield
+    for number, handler in taken.items():
+        if number not in (signal.SIGKILL, signal.SIGSTOP) and handler is not None:
+            signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,34 @@ async def test_success_is_told_only_when_the_process_runs(house: House) -> None:
     assert end.outcome is Outcome.LOST
 
 
+class Looked:
+    """Whether a guest is reached, and whether anybody wanted to know."""
+
+    def __init__(self, reached: bool) -> None:
+        self.reached = reached
+        self.looked = False
+
+    def __bool__(self) -> bool:
+        self.looked = True
+        return self.reached
+
+
+@pytest.mark.parametrize("reached", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_only_a_guest_that_is_not_reached_yet_is_said_to_be_waited_for(
+    house: House, monkeypatch: pytest.MonkeyPatch, reached: bool
+) -> None:
+    monkeypatch.setattr("gateway.ssh.session.PATIENCE", 0.01)
+    house.alpha.silent = True
+    house.alpha.reached = looked = Looked(reached)  # type: ignore[assignment]
+    client = await house.enter()
+    client.exec(await client.open(), b"cat")
+    await eventually(lambda: looked.looked)
+    client.sendPacket(GLOBAL_REQUEST, string(b"keepalive@openssh.com") + boolean(True))
+    await client.see(REQUEST_SUCCESS)
+    assert client.kinds().count(EXTENDED) == (0 if reached else 1)
+
+
 @pytest_twisted.ensureDeferred
 async def test_replies_keep_the_order_of_requests_while_the_start_takes_its_time(house: House) -> None:
     house.alpha.silent = True

@@ -59,6 +59,7 @@ class MemoryGuest:
     listeners: dict[str, MemoryListener] = field(default_factory=dict)  # by place
     users: list[str] = field(default_factory=list)  # who forwarded
     held: Deferred[None] | None = None  # what answers to forwards wait for
+    reached: bool = False
 
     def connect(self, place: Place, *, user: str = "", session_id: str = "", wait: float = 0) -> Deferred[MemoryLink]:
         self.users.append(user)
