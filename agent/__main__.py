@@ -15,6 +15,7 @@ from typing import NoReturn
 from agent import VERSION, launcher, log
 from agent.notify import Manager
 from agent.root import Root, RootError, leave_init
+from proto.heap import keep_warm
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -54,6 +55,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     log.begin()
     manager = Manager(os.environ)
     launcher.rename(b"vmgate-agent")
+    keep_warm()
     assert threading.active_count() == 1
     try:
         root = Root.at(arguments.root)

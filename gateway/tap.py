@@ -22,6 +22,7 @@ from gateway.files import Files, changeable_file, exposed_file
 from gateway.notify import Manager
 from gateway.service import Gateway
 from gateway.workers import Worker
+from proto.heap import keep_warm
 
 HOW = "twistd --reactor=asyncio -n vmgate --config FILE"
 
@@ -62,6 +63,7 @@ def makeService(options: Options) -> IService:
     parent: dict[str, object] = options.parent or {}
     if not parent.get("nodaemon", True):
         raise SystemExit(f"vmgate: the asyncio loop does not survive twistd's fork. Start it with -n: {HOW}")
+    keep_warm()
     file, credentials = Path(options["config"]), os.environ.get("CREDENTIALS_DIRECTORY", "")
     if options["worker"]:
         link, sockets = map(int, options["worker"].split(","))
