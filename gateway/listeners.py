@@ -19,6 +19,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.tcp import Port
 
 from gateway.config import AdminConfig
+from gateway.prompt import promptly
 
 
 class CannotListen(Exception):
@@ -53,6 +54,8 @@ class Listeners:
             raise ValueError(getattr(port, "getErrorMessage", lambda: "it does not answer at once")())
         if isinstance(port, unix.Port) and "systemd:" in description:
             port._bindPath = "\0"  # Twisted removes the path of every port that it stops; this one is systemd's
+        if isinstance(port, Port):
+            promptly(port)
         found: IListeningPort = port
         return found
 
