@@ -7,7 +7,7 @@ from the client nothing beyond the credit is taken, and credit is given only for
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twisted.conch.ssh import connection as conch
@@ -30,8 +30,8 @@ class Line(Protocol):
     def send(self, kind: int, payload: bytes) -> None:
         """A message, at once."""
 
-    def send_data(self, head: bytes, data: memoryview) -> None:
-        """Data with what is before it, at once."""
+    def send_data(self, messages: Sequence[tuple[bytes, memoryview]]) -> None:
+        """Data, each with what is before it, at once."""
 
     def wants(self, channel: Channel) -> None:
         """Call the channel's `send_next` when the transport takes bulk, in turn with the others."""
@@ -61,7 +61,7 @@ class Channel:
         self._window = window  # what the client still takes
         self._max_packet = min(max_packet, MAX_PACKET)
         self._incoming = Window()
-        self._came: list[bytes] = []  # by the packets of this read, until its end
+        self._came: list[bytes | memoryview] = []  # by the packets of this read, until its end
         self._piece: memoryview | None = None
         self._kind = Stream.STDOUT
         self._waiting: Deferred[None] | None = None
@@ -119,7 +119,7 @@ class Channel:
 
     # From the client, by way of the connection.
 
-    def take(self, data: bytes, *, extended: bool) -> None:
+    def take(self, data: bytes | memoryview, *, extended: bool) -> None:
         """Data within the credit (section 5.2); a client that exceeds it raises Malformed. `pass_on` follows,
         when all is taken that came by the same read."""
         if len(data) > min(self._incoming.credit, MAX_PACKET):
@@ -137,7 +137,7 @@ class Channel:
         if self._came:
             came, self._came = self._came, []
             if not self._close_sent:
-                self.received(came[0] if len(came) == 1 else b"".join(came))
+                self.received(b"".join(came))
 
     def take_end(self) -> None:
         """EOF (section 5.3)."""
@@ -205,25 +205,31 @@ class Channel:
     def _forget_waiting(self) -> None:
         self._waiting = None
 
-    def send_next(self) -> bool:
-        """One packet, or the word that all is out; whether there may be more to do at once."""
+    def send_next(self, most: int = 1) -> bool:
+        """At most so many packets, or the word that all is out; whether there may be more to do at once."""
         if self._piece is None:
             waiting, self._waiting = self._waiting, None
             if waiting is not None:
                 waiting.callback(None)
             return False
-        size = min(self._window, self._max_packet, len(self._piece))
-        if not size:
-            return False  # take_adjust comes back to it
-        data, rest = self._piece[:size], self._piece[size:]
-        self._window -= size
-        self._piece = rest if len(rest) else None
-        if self._kind is Stream.STDERR:
-            head = EXTENDED_DATA.pack(conch.MSG_CHANNEL_EXTENDED_DATA, self._remote, conch.EXTENDED_DATA_STDERR, size)
-        else:
-            head = DATA.pack(conch.MSG_CHANNEL_DATA, self._remote, size)
-        self._line.send_data(head, data)
+        messages: list[tuple[bytes, memoryview]] = []
+        while self._piece is not None and len(messages) < most:
+            size = min(self._window, self._max_packet, len(self._piece))
+            if not size:
+                break  # take_adjust comes back to it
+            messages.append((self._head(size), self._piece[:size]))
+            self._window -= size
+            self._piece = self._piece[size:] if size < len(self._piece) else None
+        if not messages:
+            return False
+        self._line.send_data(messages)
         return self._piece is not None or self._waiting is not None
+
+    def _head(self, size: int) -> bytes:
+        """What is before so many bytes of the piece."""
+        if self._kind is Stream.STDERR:
+            return EXTENDED_DATA.pack(conch.MSG_CHANNEL_EXTENDED_DATA, self._remote, conch.EXTENDED_DATA_STDERR, size)
+        return DATA.pack(conch.MSG_CHANNEL_DATA, self._remote, size)
 
     def discard(self, stream: Stream) -> None:
         """Nobody reads that stream: what waits of it is out, as far as its giver is concerned."""

@@ -7,7 +7,7 @@ meets unknown numbers and short packets with exceptions. Knows no instance and s
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
 from typing import Protocol, cast
@@ -27,6 +27,7 @@ from gateway.ssh.transport import Transport
 from gateway.ssh.window import WINDOW
 from gateway.ssh.wire import Malformed, Reader, boolean, string, uint32
 
+RUN = 8  # packets
 MAX_ANSWERS = 1024  # global requests that await their answer
 
 # line, local number, remote number, window, largest packet → the channel
@@ -134,13 +135,14 @@ class Connection(SSHService):
         """A message, at once."""
         self._transport.sendPacket(kind, payload)
 
-    def send_data(self, head: bytes, data: memoryview) -> None:
-        """As `send`, of a message in two pieces."""
+    def send_data(self, messages: Sequence[tuple[bytes, memoryview]]) -> None:
+        """As `send`, of messages in two pieces."""
         transport = self._transport
         if transport.writable:
-            transport.send_bulk(head, data)
+            transport.send_bulk(messages)
         else:
-            transport.sendPacket(head[0], head[1:] + data)
+            for head, data in messages:
+                transport.sendPacket(head[0], head[1:] + data)
 
     @property
     def writable(self) -> bool:
@@ -174,7 +176,8 @@ class Connection(SSHService):
         return sum(channel.forwarded for channel in self._channels.values())
 
     def resumed(self) -> None:
-        """One packet a channel and turn, so that none starves another, while the socket takes it."""
+        """One packet a channel and turn, so that none starves another, while the socket takes it. Who is alone
+        sends RUN of them at once, which wakes the client once."""
         if self._pumping:
             return  # called from within a turn: the loop below goes on with it
         self._pumping = True
@@ -182,10 +185,7 @@ class Connection(SSHService):
             while self._turns and self.writable:
                 channel = next(iter(self._turns))
                 del self._turns[channel]
-                more = channel.send_next()
-                while more and not self._turns and self.writable:  # nobody else waits
-                    more = channel.send_next()
-                if more:
+                if channel.send_next(1 if self._turns else RUN):
                     self._turns[channel] = None
         finally:
             self._pumping = False
@@ -199,7 +199,7 @@ class Connection(SSHService):
             del self._fed[channel]
             channel.pass_on()
 
-    def packetReceived(self, messageNum: int, packet: bytes) -> None:
+    def packetReceived(self, messageNum: int, packet: bytes | memoryview) -> None:
         """Raises Malformed for what no client may send."""
         take = self._messages.get(messageNum)
         if take is not None:
@@ -324,13 +324,13 @@ class Connection(SSHService):
 
     def _data(self, reader: Reader) -> None:
         channel = self._channel(reader)
-        channel.take(reader.string(), extended=False)
+        channel.take(reader.view(), extended=False)
         self._fed[channel] = None
 
     def _extended_data(self, reader: Reader) -> None:
         channel = self._channel(reader)
         reader.uint32()
-        channel.take(reader.string(), extended=True)
+        channel.take(reader.view(), extended=True)
 
     def _eof(self, reader: Reader) -> None:
         self._channel(reader).take_end()

@@ -13,7 +13,7 @@ import hmac
 import os
 import struct
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms
@@ -30,6 +30,11 @@ LENGTH = 4
 TAG = 16
 
 
+SEQUENCE = 0xFFFFFFFF  # a sequence number's largest value; then it is 0 again (RFC 4253 section 6.4)
+
+Payload: TypeAlias = Sequence[bytes | memoryview]  # in pieces, so that what is long is copied once
+
+
 class BadPacket(Malformed):
     """What came is no packet under these keys; says in which way."""
 
@@ -38,7 +43,10 @@ class Sealing(Protocol):
     """Makes packets of payloads."""
 
     def seal(self, sequence: int, *payload: bytes | memoryview) -> bytes:
-        """A whole packet, with random padding. The payload comes in pieces, so that what is long is copied once."""
+        """A whole packet, with random padding."""
+
+    def seal_run(self, sequence: int, payloads: Sequence[Payload]) -> bytes:
+        """Packets that follow each other, from this sequence number on."""
 
 
 class Opening(Protocol):
@@ -72,7 +80,7 @@ class _Padding:
 _padding = _Padding()
 
 
-def _padded(payload: Sequence[bytes | memoryview], block: int, uncounted: int) -> bytes:
+def _padded(payload: Payload, block: int, uncounted: int) -> bytes:
     """Length, padding length, payload and padding. `uncounted` bytes of the length do not count
     towards the multiple of `block`: all 4 where the length is not enciphered with the rest."""
     size = sum(map(len, payload))
@@ -99,7 +107,19 @@ def _payload(plain: bytes | memoryview) -> memoryview:
     return memoryview(plain)[1 : len(plain) - padding]
 
 
-class Clear:
+class OneByOne:
+    """What has no better way to seal several packets than one after the other."""
+
+    def seal(self, sequence: int, *payload: bytes | memoryview) -> bytes:
+        """See Sealing."""
+        raise NotImplementedError
+
+    def seal_run(self, sequence: int, payloads: Sequence[Payload]) -> bytes:
+        """See Sealing."""
+        return b"".join(self.seal((sequence + number) & SEQUENCE, *payload) for number, payload in enumerate(payloads))
+
+
+class Clear(OneByOne):
     """Before the first NEWKEYS."""
 
     def seal(self, sequence: int, *payload: bytes | memoryview) -> bytes:
@@ -133,9 +153,16 @@ class GCM:
 
     def seal(self, sequence: int, *payload: bytes | memoryview) -> bytes:
         """See Sealing."""
-        packet = _padded(payload, AES_BLOCK, LENGTH)
-        head = packet[:LENGTH]
-        return head + self._aead.encrypt(self._nonce(), memoryview(packet)[LENGTH:], head)
+        return self.seal_run(sequence, (payload,))
+
+    def seal_run(self, sequence: int, payloads: Sequence[Payload]) -> bytes:
+        """See Sealing."""
+        sealed: list[bytes] = []
+        for payload in payloads:
+            packet = _padded(payload, AES_BLOCK, LENGTH)
+            head = packet[:LENGTH]
+            sealed += head, self._aead.encrypt(self._nonce(), memoryview(packet)[LENGTH:], head)
+        return b"".join(sealed)
 
     def open(self, sequence: int, data: memoryview, limit: int) -> tuple[memoryview, int] | None:
         """See Opening."""
@@ -153,7 +180,7 @@ class GCM:
         return _payload(plain), end
 
 
-class ChaChaPoly:
+class ChaChaPoly(OneByOne):
     """chacha20-poly1305@openssh.com (OpenSSH PROTOCOL.chacha20poly1305)."""
 
     ZEROS = bytes(64)  # one block of key stream, of which Poly1305's key is the first half
@@ -197,7 +224,7 @@ class ChaChaPoly:
         return _payload(self._body.update(data[LENGTH:end])), end + TAG
 
 
-class CtrEtM:
+class CtrEtM(OneByOne):
     """aes*-ctr with a MAC over the ciphertext: hmac-sha2-*-etm@openssh.com (PROTOCOL section 1.5)."""
 
     def __init__(self, cipher: CipherContext, mac_key: bytes, digest: Callable[..., hashlib._Hash]) -> None:
@@ -229,7 +256,7 @@ class CtrEtM:
         return _payload(self._cipher.update(data[LENGTH:end])), whole
 
 
-class CtrMac:
+class CtrMac(OneByOne):
     """aes*-ctr with a MAC over the plaintext: hmac-sha2-* (RFC 4253 section 6.4), for old clients."""
 
     def __init__(self, cipher: CipherContext, mac_key: bytes, digest: Callable[..., hashlib._Hash]) -> None:

@@ -6,12 +6,12 @@ of the other direction. No I/O, no message's meaning.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
-from gateway.ssh.packet import BadPacket, Clear, Opening, Sealing
+from gateway.ssh.packet import SEQUENCE, BadPacket, Clear, Opening, Payload, Sealing
 from gateway.ssh.wire import Malformed
 
 MAX_IDENTIFICATION = 255  # bytes of the client's line with its CR LF (RFC 4253 section 4.2)
-SEQUENCE = 0xFFFFFFFF  # a sequence number's largest value; then it is 0 again (section 6.4)
 LEVEL = 6  # of zlib, as OpenSSH's
 
 
@@ -65,21 +65,21 @@ class Inbox:
         self._at = end + 1
         return line
 
-    def message(self, limit: int) -> bytes | None:
+    def message(self, limit: int) -> bytes | memoryview | None:
         """The next packet's payload, None when it is not whole; `limit` is the most bytes that the
         packet may say it has, and that it may inflate to. Raises BadPacket, BadCompression."""
         with memoryview(self._bytes) as all_of_it, all_of_it[self._at :] as waiting:
             opened = self._opening.open(self.sequence, waiting, limit)
             if opened is None:
                 return None
-            payload, size = bytes(opened[0]), opened[1]
+            payload, size = opened
         self._at += size
         self.worn += size
         self.packets += 1
         self.sequence = (self.sequence + 1) & SEQUENCE
         return payload if self._inflate is None else self._inflated(payload, limit)
 
-    def _inflated(self, payload: bytes, limit: int) -> bytes:
+    def _inflated(self, payload: memoryview, limit: int) -> bytes:
         assert self._inflate is not None
         try:
             whole = self._inflate.decompress(payload, limit + 1)
@@ -123,6 +123,16 @@ class Outbox:
         self.worn += len(packet)
         self.packets += 1
         return packet
+
+    def seal_run(self, messages: Sequence[Payload]) -> bytes:
+        """The packets of several, as `seal`."""
+        if self._deflate is not None:
+            return b"".join(self.seal(*message) for message in messages)
+        packets = self._sealing.seal_run(self.sequence, messages)
+        self.sequence = (self.sequence + len(messages)) & SEQUENCE
+        self.worn += len(packets)
+        self.packets += len(messages)
+        return packets
 
     def switch(self, sealing: Sealing, *, reset: bool, compressed: bool) -> None:
         """New keys, behind our NEWKEYS."""

@@ -8,7 +8,7 @@ instances or channels: those are services, which it is given.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from twisted.conch.ssh import transport
@@ -25,6 +25,7 @@ from gateway.entry import FULL, NotNow, Waiting
 from gateway.model import Offence
 from gateway.ssh.kex import KEY_EXCHANGE, KeyExchange, Terms, stop
 from gateway.ssh.neighbours import Service, Socket
+from gateway.ssh.packet import Payload
 from gateway.ssh.stream import BadCompression, BadPacket, NotSSH
 from gateway.ssh.wire import Malformed, Reader, string, uint32
 
@@ -45,6 +46,7 @@ QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 QUICK_READS = 40  # how often: for the login and the first requests
 
 SERVICE = b"ssh-userauth"
+CONNECTION_PROTOCOL = 80  # the first number of its messages (RFC 4250 section 4.1.2), which are read where they lie
 MSG_PING, MSG_PONG = 192, 193  # OpenSSH's PROTOCOL, ping@openssh.com
 
 GOODBYE = transport.DISCONNECT_BY_APPLICATION
@@ -268,9 +270,9 @@ class Transport(KeyExchange):
         """Send at once, also in a key exchange."""
         self.socket.write(self._outbox.seal(bytes((kind,)), payload))
 
-    def send_bulk(self, head: bytes, data: memoryview) -> None:
-        """Data of a message that begins with `head`, its number included. Only while `writable`."""
-        self.socket.write(self._outbox.seal(head, data))
+    def send_bulk(self, messages: Sequence[Payload]) -> None:
+        """Several at once, each with its number in front. Only while `writable`."""
+        self.socket.write(self._outbox.seal_run(messages))
         self.renew_if_worn()
 
     # What comes in.
@@ -337,7 +339,7 @@ class Transport(KeyExchange):
             self.heard()
             self.renew_if_worn()
 
-    def _take(self, message: bytes) -> None:
+    def _take(self, message: bytes | memoryview) -> None:
         """Only what this stage allows goes further. Raises Malformed."""
         if not message or not message[0]:
             raise Malformed("packet without a message")
@@ -346,8 +348,10 @@ class Transport(KeyExchange):
             return
         if kind == MSG_PING:
             self.sendPacket(MSG_PONG, string(Reader(message[1:]).string()))
+        elif kind >= CONNECTION_PROTOCOL and self.service is not None:
+            self.service.packetReceived(kind, message[1:])
         else:
-            self.dispatchMessage(kind, message[1:])
+            self.dispatchMessage(kind, bytes(message[1:]))
 
     def sendUnimplemented(self) -> None:
         """RFC 4253 section 11.4 wants the number of the packet just taken; Conch gives the next."""

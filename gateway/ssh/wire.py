@@ -15,12 +15,11 @@ class Reader:
 
     __slots__ = ("_at", "_data")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | memoryview) -> None:
         self._data = data
         self._at = 0
 
-    def raw(self, size: int) -> bytes:
-        """So many bytes."""
+    def _take(self, size: int) -> bytes | memoryview:
         end = self._at + size
         if end > len(self._data):
             raise Malformed("packet too short")
@@ -28,14 +27,22 @@ class Reader:
         self._at = end
         return piece
 
+    def raw(self, size: int) -> bytes:
+        """So many bytes."""
+        return bytes(self._take(size))
+
     def boolean(self) -> bool:
-        return self.raw(1) != b"\0"
+        return self._take(1) != b"\0"
 
     def uint32(self) -> int:
-        return int.from_bytes(self.raw(4), "big")
+        return int.from_bytes(self._take(4), "big")
 
     def string(self) -> bytes:
-        return self.raw(self.uint32())
+        return bytes(self._take(self.uint32()))
+
+    def view(self) -> bytes | memoryview:
+        """A string where it lies, for what is long."""
+        return self._take(self.uint32())
 
     def text(self) -> str:
         """A string that must be UTF-8 and must not hold a NUL."""

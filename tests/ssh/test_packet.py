@@ -58,6 +58,26 @@ def test_payloads_come_out_as_they_went_in_however_they_arrive(name: str, payloa
     assert not received
 
 
+@given(
+    name=st.sampled_from(list(PAIRS)),
+    payloads=st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=300)), min_size=1, max_size=9),
+    first=st.sampled_from([0, 7, 2**32 - 3]),
+)
+def test_a_run_of_packets_is_what_they_are_one_by_one(
+    name: str, payloads: list[tuple[bytes, bytes]], first: int
+) -> None:
+    sealing, opening = PAIRS[name]()
+    alone, _ = PAIRS[name]()
+    run = memoryview(bytes(sealing.seal_run(first, [(head, memoryview(data)) for head, data in payloads])))
+    assert len(run) == sum(len(alone.seal((first + at) % 2**32, *payload)) for at, payload in enumerate(payloads))
+    for at, (head, data) in enumerate(payloads):
+        taken = opening.open((first + at) % 2**32, run, LIMIT)
+        assert taken is not None
+        assert bytes(taken[0]) == head + data
+        run = run[taken[1] :]
+    assert not run
+
+
 @authentic
 def test_no_flipped_bit_is_accepted(pair: Callable[[], tuple[Sealing, Opening]]) -> None:
     packet = pair()[0].seal(3, bytes(range(200)))

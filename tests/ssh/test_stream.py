@@ -47,6 +47,16 @@ def test_messages_come_out_as_they_went_in(name: str, compressed: bool, messages
     assert (inbox.sequence, inbox.worn) == (outbox.sequence, outbox.worn) == (len(messages), len(stream))
 
 
+@given(st.sampled_from(list(PAIRS)), st.booleans(), st.lists(st.binary(min_size=1, max_size=500), min_size=1))
+def test_a_run_of_messages_counts_as_each_of_them(name: str, compressed: bool, messages: list[bytes]) -> None:
+    outbox, inbox = joined(PAIRS[name], compressed=compressed)
+    stream = outbox.seal(b"before") + outbox.seal_run([(message[:1], message[1:]) for message in messages])
+    inbox.feed(stream + outbox.seal(b"behind"))
+    assert drain(inbox) == [b"before", *messages, b"behind"]
+    assert (inbox.sequence, inbox.worn, inbox.packets) == (outbox.sequence, outbox.worn, outbox.packets)
+    assert outbox.packets == len(messages) + 2
+
+
 @every
 def test_sequence_numbers_begin_again_after_the_last(pair: Pair) -> None:
     outbox, inbox = joined(pair)
