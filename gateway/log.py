@@ -71,6 +71,8 @@ def as_text(event: LogEvent) -> str:
     line += "".join(f" {name}={value}" for name, value in record.items())
     if trace:
         line += " | " + " | ".join(part.strip() for part in trace.splitlines())
+    if line.isprintable():
+        return line
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
