@@ -23,7 +23,7 @@ from grpc import aio
 from agent import copy
 from agent.call import Context, first, named, parsed
 from agent.copy.found import stat_path
-from agent.copy.frames import FAILED, LENGTH, LIMIT, VERDICT, WORDS
+from agent.copy.frames import FAILED, LARGE, LENGTH, LIMIT, VERDICT, WORDS
 from agent.line import Leader, Line
 from agent.order import Broken, Refusal, Start
 from agent.root import Root
@@ -54,7 +54,12 @@ class Child:
 
     async def send(self, message: bytes) -> None:
         """One message. Raises OSError when the child takes no more."""
-        await self._loop.sock_sendall(self._sock, LENGTH.pack(len(message)) + message)
+        head = LENGTH.pack(len(message))
+        if len(message) < LARGE:
+            await self._loop.sock_sendall(self._sock, head + message)
+        else:
+            await self._loop.sock_sendall(self._sock, head)
+            await self._loop.sock_sendall(self._sock, message)
 
     def end(self) -> None:
         """No more messages will come."""
@@ -87,7 +92,8 @@ class Child:
             if not data:
                 raise Died("killed")
             self._buffer += data
-        taken = bytes(self._buffer[:size])
+        with memoryview(self._buffer) as view:
+            taken = bytes(view[:size])
         del self._buffer[:size]
         return taken
 

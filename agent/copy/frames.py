@@ -19,6 +19,7 @@ VERDICT: Final = 1 << 31
 FAILED: Final = 1 << 30
 WORDS: Final = 1024  # bytes of a verdict's text, at most
 LIMIT: Final = 16 << 20  # bytes of one message, as the agent's gRPC server has it
+LARGE: Final = 64 << 10  # bytes of a message from which a second system call costs less than a copy
 _BUFFER: Final = 1280 << 10  # a message of 1 MiB, as the gateway sends data, and more
 
 
@@ -95,7 +96,12 @@ class Frames:
             self._send(verdict | len(text), text)
 
     def _send(self, length: int, message: bytes) -> None:
+        head = LENGTH.pack(length)
         try:
-            self._sock.sendall(LENGTH.pack(length) + message)
+            if len(message) < LARGE:
+                self._sock.sendall(head + message)
+            else:
+                self._sock.sendall(head, socket.MSG_MORE)
+                self._sock.sendall(message)
         except OSError as error:
             raise Gone from error

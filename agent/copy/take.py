@@ -13,6 +13,7 @@ from agent.copy.piece import End, Header, Hole, How, Piece, Problem
 from agent.copy.target import checked
 from agent.copy.words import CopyError
 from agent.order import Broken
+from proto import bulk
 from proto import guest_pb2 as pb
 
 SMALL: Final = 64 << 10  # bytes: a larger piece of data travels alone
@@ -43,7 +44,10 @@ def serve(frames: Frames) -> None:
             offset=request.offset,
         )
         for piece in tree.walk(root if request.revision else os.path.join(b"/", root), how):
-            packing.add(response(piece), len(piece) if isinstance(piece, bytes) else 0)
+            if isinstance(piece, bytes) and len(piece) > SMALL:
+                packing.alone(bulk.pack(pb.CopyFromGuestResponse.DATA_FIELD_NUMBER, (piece,)))
+            else:
+                packing.add(response(piece), len(piece) if isinstance(piece, bytes) else 0)
     packing.flush()
 
 
@@ -58,14 +62,18 @@ class Packing:
 
     def add(self, message: pb.CopyFromGuestResponse, size: int = 0) -> None:
         """One message, of so much data. Raises Gone."""
-        if not self._batches or size > SMALL:
-            self.flush()
-            self._frames.send(message.SerializeToString())
+        if not self._batches:
+            self.alone(message.SerializeToString())
             return
         self._waiting.append(message)
         self._size += size
         if self._size >= BATCH_BYTES or len(self._waiting) >= BATCH_MESSAGES:
             self.flush()
+
+    def alone(self, message: bytes) -> None:
+        """One that is large, behind those that wait. Raises Gone."""
+        self.flush()
+        self._frames.send(message)
 
     def flush(self) -> None:
         """Send what waits. Raises Gone."""

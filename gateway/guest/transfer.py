@@ -12,6 +12,7 @@ from gateway.guest import answer
 from gateway.guest.course import Course
 from gateway.guest.stream import Stream
 from gateway.model import DownloadStart, Entry, EntryEnd, EntryError, Hole, Kind, Outbound
+from proto import bulk
 from proto import guest_pb2 as pb
 
 LARGEST = 2**63 - 1
@@ -54,6 +55,10 @@ class Download:
         return GuestLost("no final end") if self._failed is None else GuestFailed(message=self._failed.message)
 
     def _parse(self, raw: bytes) -> Iterator[Outbound]:
+        data = bulk.unpack(pb.CopyFromGuestResponse.DATA_FIELD_NUMBER, raw)
+        if data is not None:
+            yield from self._data(data)
+            return
         message = answer.decode(pb.CopyFromGuestResponse, raw)
         if message.WhichOneof("response") != "batch":
             yield from self._pieces(message)
@@ -70,8 +75,7 @@ class Download:
         if kind == "header":
             yield self._course.entry(_entry(message.header))
         elif kind == "data":
-            self._course.data(len(message.data))
-            yield from answer.pieces(message.data, answer.RECEIVED)
+            yield from self._data(message.data)
         elif kind == "hole":
             if not 0 < message.hole <= LARGEST:
                 raise GuestFailed(message="it sent a hole of no size")
@@ -86,6 +90,11 @@ class Download:
             yield self._failed
         elif kind == "batch":
             raise GuestFailed(message="it sent a batch in a batch")
+
+    def _data(self, data: bytes) -> Iterator[bytes]:
+        self._failed = None
+        self._course.data(len(data))
+        yield from answer.pieces(data, answer.RECEIVED)
 
 
 def _problem(error: pb.CopyFromGuestError) -> EntryError:
