@@ -10,9 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from gateway.doors import Download, DownloadFront, Upload, UploadFront
-from gateway.errors import GateError, GuestFailed
-from gateway.eventlog import EventLog
-from gateway.model import (
+from gateway.entries import (
     DownloadStart,
     Entry,
     EntryEnd,
@@ -21,11 +19,13 @@ from gateway.model import (
     Hole,
     Inbound,
     Kind,
-    Outcome,
     Placed,
     UploadReport,
     UploadStart,
 )
+from gateway.errors import GateError, GuestFailed
+from gateway.eventlog import EventLog
+from gateway.model import Outcome
 from gateway.session import Session, TwoWaySession
 
 SMALL = 256  # bytes that a piece without data weighs, beside its names

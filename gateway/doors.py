@@ -10,25 +10,10 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
+from gateway.entries import DownloadStart, EntryError, Held, Inbound, Outbound, Placed, Stat, UploadReport, UploadStart
 from gateway.errors import GateError
 from gateway.listing import Listing
-from gateway.model import (
-    DownloadStart,
-    Ending,
-    EntryError,
-    ExecRequest,
-    Held,
-    Inbound,
-    Instance,
-    Outbound,
-    Output,
-    Place,
-    Placed,
-    Stat,
-    UploadReport,
-    UploadStart,
-    Window,
-)
+from gateway.model import Ending, ExecRequest, Instance, Output, Place, Window
 
 
 class Process(Protocol):

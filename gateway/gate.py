@@ -27,22 +27,13 @@ from gateway.doors import (
     Process,
     UploadFront,
 )
+from gateway.entries import DownloadStart, Stat, UploadStart
 from gateway.errors import Draining, GateError, Revoked
 from gateway.eventlog import EventLog
 from gateway.events import Events, SessionStarted
 from gateway.forward import LinkSession, ListenSession
 from gateway.measures import Moved, Tally
-from gateway.model import (
-    DownloadStart,
-    ExecRequest,
-    Instance,
-    Operation,
-    Outcome,
-    Place,
-    Stat,
-    UploadStart,
-    Via,
-)
+from gateway.model import ExecRequest, Instance, Operation, Outcome, Place, Via
 from gateway.policy import Asked
 from gateway.porter import Porter
 from gateway.recording import Recorder

@@ -18,7 +18,7 @@ from gateway.cli.places import LOCAL, Place, pair
 from gateway.cli.problem import Problem, printable
 from gateway.cli.tally import Tally
 from gateway.cli.upload import Sending
-from gateway.model import DownloadStart, UploadStart
+from gateway.entries import DownloadStart, UploadStart
 from gateway.web.v1.entries import Report
 
 SOME = 1  # the exit code when some entries could not be copied

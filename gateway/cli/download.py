@@ -13,8 +13,8 @@ from gateway.cli.problem import Problem
 from gateway.cli.server import Server
 from gateway.cli.tally import Tally
 from gateway.disk.destination import Destination
+from gateway.entries import DownloadStart, Entry, EntryError, Hole, Kind, Outbound
 from gateway.errors import BadRequest
-from gateway.model import DownloadStart, Entry, EntryError, Hole, Kind, Outbound
 from gateway.web.v1.assembly import Assembly
 from gateway.web.v1.entries import Batch, Download, Report
 from gateway.web.v1.message import Channel, End, Terms

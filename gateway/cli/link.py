@@ -19,8 +19,8 @@ from autobahn.asyncio.websocket import WebSocketClientFactory, WebSocketClientPr
 from gateway.cli import http  # noqa: E402
 from gateway.cli.problem import Problem, printable  # noqa: E402
 from gateway.cli.server import Server  # noqa: E402
+from gateway.entries import Entry  # noqa: E402
 from gateway.errors import BadRequest  # noqa: E402
-from gateway.model import Entry  # noqa: E402
 from gateway.web.v1.catalogue import ClientMessage, ServerMessage, encode  # noqa: E402
 from gateway.web.v1.entries import (  # noqa: E402
     ENTRY_PRICE,

@@ -15,7 +15,7 @@ from gateway.cli.problem import Problem
 from gateway.cli.server import Server
 from gateway.cli.tally import Tally
 from gateway.disk.source import Source
-from gateway.model import Entry, EntryError, Held, Inbound, Kind, Placed, UploadStart
+from gateway.entries import Entry, EntryError, Held, Inbound, Kind, Placed, UploadStart
 from gateway.web.v1.bundle import Bundle, Told
 from gateway.web.v1.entries import Batch, Finish, Ready, Report, Upload
 from gateway.web.v1.message import Channel, Terms

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from gateway.model import Entry, EntryError, Hole, Kind, Outbound
+from gateway.entries import Entry, EntryError, Hole, Kind, Outbound
 
 TEMPORARY = re.compile(r"\.vmgate-[0-9a-f]{16}")
 DEPTH = 256  # directories inside one another; each costs a descriptor

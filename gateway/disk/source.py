@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from gateway.model import Entry, EntryEnd, EntryError, Hole, Inbound, Kind
+from gateway.entries import Entry, EntryEnd, EntryError, Hole, Inbound, Kind
 
 READ = 1 << 20  # bytes of one read
 BATCH_BYTES, BATCH_PIECES = 1 << 20, 1024

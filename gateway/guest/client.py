@@ -10,6 +10,7 @@ from twisted.internet.defer import TimeoutError as LateError
 from twisted.internet.interfaces import IReactorTime
 
 from gateway import doors
+from gateway.entries import DownloadStart, Stat, UploadStart
 from gateway.errors import BadRequest, GuestFailed, GuestLacks, GuestLost
 from gateway.guest import answer
 from gateway.guest.channel import Channel, Identity, Metadata
@@ -21,7 +22,7 @@ from gateway.guest.process import Process, exec_start
 from gateway.guest.put import putting
 from gateway.guest.series import Series
 from gateway.guest.transfer import Download, download_request
-from gateway.model import DownloadStart, ExecRequest, Place, PrivatePlace, Stat, UploadStart
+from gateway.model import ExecRequest, Place, PrivatePlace
 from proto import guest_pb2 as pb
 
 START_SECONDS = 30.0  # for our agent to say that a process started

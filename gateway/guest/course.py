@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NoReturn
 
+from gateway.entries import DownloadStart, Entry, EntryEnd, EntryError, Kind
 from gateway.errors import GuestFailed
 from gateway.guest.answer import PATH, WORDS
-from gateway.model import DownloadStart, Entry, EntryEnd, EntryError, Kind
 
 LINKABLE = 1 << 20  # files that may be named by hard links; about 64 bytes of memory each
 

@@ -8,11 +8,11 @@ import asyncio
 from grpc import aio
 from twisted.internet.defer import Deferred
 
+from gateway.entries import Entry, Kind
 from gateway.errors import BadRequest, GuestFailed, GuestLost
 from gateway.guest import answer
 from gateway.guest.crossing import deferred
 from gateway.guest.verdict import Verdict
-from gateway.model import Entry, Kind
 from proto import bulk
 from proto import guest_pb2 as pb
 

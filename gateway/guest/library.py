@@ -16,6 +16,7 @@ from typing import TypeVar
 from gateway.disk.destination import Destination
 from gateway.disk.source import Source
 from gateway.doors import Guest
+from gateway.entries import Stat
 from gateway.errors import GateError
 from gateway.eventlog import EventLog
 from gateway.events import Events, SessionStarted
@@ -24,7 +25,7 @@ from gateway.guest.pool import Pool
 from gateway.guest.tree import Copy, CopyReport, OnFile
 from gateway.guest.vsock import Dialer
 from gateway.metrics import Metrics
-from gateway.model import Ending, Operation, Outcome, Stat, Via
+from gateway.model import Ending, Operation, Outcome, Via
 from gateway.session import ExecSession
 
 R = TypeVar("R")

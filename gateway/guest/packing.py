@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 
+from gateway.entries import Entry, EntryEnd, Hole, Inbound, Kind
 from gateway.errors import BadRequest
 from gateway.guest import answer
-from gateway.model import Entry, EntryEnd, Hole, Inbound, Kind
 from proto import bulk
 from proto import vmgate_pb2 as pb
 

@@ -11,12 +11,12 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.defer import TimeoutError as LateError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from gateway.entries import Entry, EntryEnd, EntryError, Held, Hole, Inbound, Placed, UploadReport, UploadStart
 from gateway.errors import GateError, GuestFailed, GuestLost, PlaceRefused
 from gateway.guest import answer
 from gateway.guest.channel import Channel, Metadata
 from gateway.guest.packing import Packing, put_start
 from gateway.guest.stream import Stream
-from gateway.model import Entry, EntryEnd, EntryError, Held, Hole, Inbound, Placed, UploadReport, UploadStart
 from proto import vmgate_pb2 as pb
 
 READY_SECONDS = 30.0  # for the agent to say that it takes entries

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from grpc import aio
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 
+from gateway.entries import Entry, EntryEnd, EntryError, Held, Hole, Inbound, Kind, Placed, UploadReport
 from gateway.errors import BadRequest, GateError, GuestFailed, GuestLost
 from gateway.guest.answer import below
 from gateway.guest.delivery import Delivery, delivery_start
-from gateway.model import Entry, EntryEnd, EntryError, Held, Hole, Inbound, Kind, Placed, UploadReport
 
 ZEROES = bytes(256 << 10)
 AHEAD = 64  # answers that wait for their taker; then nothing goes on

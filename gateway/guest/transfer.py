@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from grpc import aio
 from twisted.internet.defer import Deferred
 
+from gateway.entries import DownloadStart, Entry, EntryEnd, EntryError, Hole, Kind, Outbound
 from gateway.errors import GateError, GuestFailed, GuestLost
 from gateway.guest import answer
 from gateway.guest.course import Course
 from gateway.guest.stream import Stream
-from gateway.model import DownloadStart, Entry, EntryEnd, EntryError, Hole, Kind, Outbound
 from proto import bulk
 from proto import guest_pb2 as pb
 

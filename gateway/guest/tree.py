@@ -10,10 +10,10 @@ from twisted.internet.defer import Deferred, DeferredList, DeferredQueue, FirstE
 from gateway.disk.destination import Destination
 from gateway.disk.source import Source
 from gateway.doors import Download, Guest, Upload
+from gateway.entries import DownloadStart, Entry, EntryEnd, EntryError, Held, Outbound, UploadReport, UploadStart
 from gateway.errors import GuestFailed
 from gateway.eventlog import EventLog
 from gateway.guest.crossing import settled, threaded
-from gateway.model import DownloadStart, Entry, EntryEnd, EntryError, Held, Outbound, UploadReport, UploadStart
 
 BATCH = 1 << 20  # bytes that go to the disk at once
 PIECE = 1 << 10  # bytes that a piece counts for beside its data

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from gateway.copy import DownloadSession, UploadSession
+from gateway.entries import Entry, EntryEnd, EntryError, Outbound, UploadReport
 from gateway.errors import BadRequest, GateError, GuestFailed
-from gateway.model import Entry, EntryEnd, EntryError, Operation, Outbound, UploadReport
+from gateway.model import Operation
 from gateway.web.message import MAX_WORDS, CopyFrom, CopyTo, copy_words, is_copy_end, parse_cp
 from gateway.web.socket import Socket
 

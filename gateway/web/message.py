@@ -11,19 +11,9 @@ import json
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from gateway.entries import DownloadStart, Entry, EntryEnd, EntryError, Kind, Stat, UploadStart
 from gateway.errors import BadRequest
-from gateway.model import (
-    DownloadStart,
-    Entry,
-    EntryEnd,
-    EntryError,
-    ExecRequest,
-    Kind,
-    Stat,
-    Terminal,
-    UploadStart,
-    Window,
-)
+from gateway.model import ExecRequest, Terminal, Window
 
 DEFAULT_COMMAND = ("/bin/sh",)
 UINT16 = (1 << 16) - 1

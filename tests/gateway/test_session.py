@@ -10,25 +10,13 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from gateway.doors import Process
+from gateway.entries import Entry, EntryEnd, UploadStart
 from gateway.errors import AgentVSockDialError, Draining, GateError, TooMany
 from gateway.eventlog import EventLog
 from gateway.events import Event, Events, FileMoved, MoreMoved, Refused, SessionEnded, SessionStarted
 from gateway.gate import Gate, Visitor
 from gateway.measures import Moved, Reached
-from gateway.model import (
-    Ending,
-    Entry,
-    EntryEnd,
-    ExecRequest,
-    Operation,
-    Outcome,
-    Output,
-    Principal,
-    Stream,
-    UploadStart,
-    Via,
-    Window,
-)
+from gateway.model import Ending, ExecRequest, Operation, Outcome, Output, Principal, Stream, Via, Window
 from gateway.room import Room
 from gateway.session import JOINED, TIMEOUT_GRACE, ExecSession, Intake
 from tests.support.memory import MemoryWorld

@@ -7,19 +7,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from gateway.doors import Guest, Process, Upload
+from gateway.entries import DownloadStart, Entry, EntryEnd, EntryError, Outbound, UploadReport, UploadStart
 from gateway.errors import GuestFailed
-from gateway.model import (
-    DownloadStart,
-    Ending,
-    Entry,
-    EntryEnd,
-    EntryError,
-    ExecRequest,
-    Outbound,
-    Stream,
-    UploadReport,
-    UploadStart,
-)
+from gateway.model import Ending, ExecRequest, Stream
 
 
 class Run:

@@ -11,22 +11,10 @@ import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
 
 from gateway.doors import Guest
+from gateway.entries import DownloadStart, Entry, EntryEnd, EntryError, Kind, UploadReport, UploadStart
 from gateway.errors import BadRequest, GuestFailed, GuestLacks
 from gateway.guest.crossing import threaded
-from gateway.model import (
-    SIGNALS,
-    DownloadStart,
-    Ending,
-    Entry,
-    EntryEnd,
-    EntryError,
-    ExecRequest,
-    Kind,
-    Terminal,
-    UploadReport,
-    UploadStart,
-    Window,
-)
+from gateway.model import SIGNALS, Ending, ExecRequest, Terminal, Window
 from tests.guest.conftest import OURS
 from tests.guest.sessions import get, put, run, start
 from tests.support.counts import count

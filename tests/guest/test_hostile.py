@@ -9,10 +9,11 @@ import grpc
 import pytest
 import pytest_twisted
 
+from gateway.entries import EntryError, Kind
 from gateway.errors import AgentVSockDialError, BadRequest, GateError, GuestFailed, GuestLacks, GuestLost
 from gateway.guest.pool import Pool
 from gateway.guest.vsock import UnixDialer
-from gateway.model import Ending, EntryError, ExecRequest, Kind
+from gateway.model import Ending, ExecRequest
 from proto import guest_pb2 as pb
 from proto import vmgate_pb2
 from tests.guest.scripted import Script, ScriptedAgent, hello

@@ -17,6 +17,7 @@ import pytest_twisted
 from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from gateway.doors import Download
+from gateway.entries import DownloadStart, Entry, EntryError
 from gateway.errors import AgentVSockDialError, GateError, GuestFailed, GuestLost
 from gateway.guest import (
     CopyReport,
@@ -35,7 +36,7 @@ from gateway.guest import (
 )
 from gateway.guest.crossing import threaded
 from gateway.metrics import Metrics
-from gateway.model import DownloadStart, Entry, EntryError, Window
+from gateway.model import Window
 from tests.guest.scripted import ScriptedAgent, hello
 from tests.guest.test_hostile import DATA, END, UNREADABLE, header, says
 from tests.support.muxer import Muxer

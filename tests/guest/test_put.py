@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import pytest_twisted
 
+from gateway.entries import Entry, EntryEnd, UploadReport, UploadStart
 from gateway.errors import BadRequest, GuestFailed, GuestLost
 from gateway.guest.pool import Pool
-from gateway.model import Entry, EntryEnd, UploadReport, UploadStart
 from proto import vmgate_pb2 as pb
 from tests.guest.scripted import ScriptedAgent
 from tests.guest.sessions import put

@@ -13,9 +13,9 @@ import pytest
 import pytest_twisted
 
 from gateway.disk.destination import Destination
+from gateway.entries import Entry, EntryEnd, EntryError, Kind, UploadStart
 from gateway.errors import GateError, GuestFailed
 from gateway.guest import MuxerDialer, Pool, UnixDialer, copy_from_instance, copy_to_instance
-from gateway.model import Entry, EntryEnd, EntryError, Kind, UploadStart
 from proto import guest_pb2 as pb
 from tests.guest.scripted import ScriptedAgent
 from tests.guest.test_hostile import says

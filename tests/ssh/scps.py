@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.model import Entry, EntryEnd, EntryError, Kind
+from gateway.entries import Entry, EntryEnd, EntryError, Kind
 from gateway.ssh.wire import Reader, string, uint32
 from tests.ssh.house import House, Result
 from tests.ssh.raw import CLOSE, DATA, EOF, REQUEST, RawClient

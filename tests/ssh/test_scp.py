@@ -11,9 +11,10 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
+from gateway.entries import Entry, Kind
 from gateway.errors import Draining, GuestLost
 from gateway.events import FileMoved
-from gateway.model import Entry, Kind, Operation, Outcome
+from gateway.model import Operation, Outcome
 from gateway.ssh.window import WINDOW
 from gateway.ssh.wire import string, uint32
 from tests.ssh.house import House, eventually

@@ -10,7 +10,7 @@ from typing import Any
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
-from gateway.model import Entry, EntryEnd, EntryError, Hole
+from gateway.entries import Entry, EntryEnd, EntryError, Hole
 from tests.ssh.house import House, eventually
 from tests.ssh.scps import Half, half, scp, tree
 

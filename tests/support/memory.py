@@ -13,24 +13,10 @@ from dataclasses import dataclass, field
 
 from twisted.internet.defer import Deferred, fail, succeed
 
+from gateway.entries import DownloadStart, Entry, Kind, Outbound, Stat, UploadStart
 from gateway.errors import GateError, PlaceRefused
 from gateway.listing import Listing
-from gateway.model import (
-    SIGNALS,
-    DownloadStart,
-    Ending,
-    Entry,
-    ExecRequest,
-    Instance,
-    Kind,
-    Outbound,
-    Place,
-    Stat,
-    Stream,
-    TCPPlace,
-    UnixAddress,
-    UploadStart,
-)
+from gateway.model import SIGNALS, Ending, ExecRequest, Instance, Place, Stream, TCPPlace, UnixAddress
 from tests.support.links import MemoryLink, MemoryListener, Peer
 from tests.support.memorycopies import MemoryDownload, MemoryUpload
 from tests.support.memoryprocess import MemoryProcess, Script, cat, env, size, sleep, yes

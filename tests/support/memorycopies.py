@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, fail, succeed
 
-from gateway.errors import BadRequest, GuestFailed
-from gateway.model import (
+from gateway.entries import (
     DownloadStart,
     Entry,
     EntryEnd,
@@ -23,6 +22,7 @@ from gateway.model import (
     UploadReport,
     UploadStart,
 )
+from gateway.errors import BadRequest, GuestFailed
 
 if TYPE_CHECKING:
     from tests.support.memory import MemoryGuest

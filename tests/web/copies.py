@@ -6,8 +6,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 
+from gateway.entries import Outbound
 from gateway.errors import GateError
-from gateway.model import Outbound
 from tests.web.house import House
 from tests.web.v1 import V1
 

@@ -10,20 +10,10 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 
+from gateway.entries import Entry, EntryEnd, EntryError, Inbound, Kind, Outbound, UploadReport, UploadStart
 from gateway.errors import AgentVSockDialError, GateError, GuestFailed
 from gateway.events import Refused, SessionEnded, SessionStarted
-from gateway.model import (
-    Entry,
-    EntryEnd,
-    EntryError,
-    Inbound,
-    Kind,
-    Operation,
-    Outbound,
-    Outcome,
-    UploadReport,
-    UploadStart,
-)
+from gateway.model import Operation, Outcome
 from gateway.web.flow import FRAME
 from tests.support.memorycopies import MemoryUpload
 from tests.web.house import BINARY, CLOSE, TEXT, House, Raw, conversation, on_loop, until

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.entries import Entry, EntryEnd, EntryError, Kind
 from gateway.errors import BadRequest
-from gateway.model import Entry, EntryEnd, EntryError, Kind, Window
+from gateway.model import Window
 from gateway.web.message import (
     CopyFrom,
     CopyTo,

@@ -9,10 +9,11 @@ import pytest
 from twisted.internet.defer import Deferred, fail
 
 from gateway.config import HTTPConfig
+from gateway.entries import Stat
 from gateway.errors import AgentVSockDialError, GuestBooting
 from gateway.events import Refused, SessionEnded
 from gateway.measures import Disproved, Requested
-from gateway.model import Instance, Outcome, Stat, UnixAddress, Via
+from gateway.model import Instance, Outcome, UnixAddress, Via
 from tests.web.house import OLD_SECRET, House, on_loop, token, until, upgrade
 
 SOCKETS = ("/instances/alpha/exec", "/instances/alpha/cp")

@@ -17,8 +17,9 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 
 from gateway.config import HTTPConfig
+from gateway.entries import Stat
 from gateway.measures import Limited
-from gateway.model import Limit, Stat
+from gateway.model import Limit
 from gateway.web.channel import MAX_HEADERS, REQUEST_TIME, Channel
 from tests.support.counts import count
 from tests.web.house import SECRET, House, on_loop, token, until, upgrade

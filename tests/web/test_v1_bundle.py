@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.model import Entry, EntryEnd, EntryError, Hole, Kind, Outbound
+from gateway.entries import Entry, EntryEnd, EntryError, Hole, Kind, Outbound
 from gateway.web.v1.assembly import Assembly
 from gateway.web.v1.bundle import Bundle, Told
 from gateway.web.v1.catalogue import encode

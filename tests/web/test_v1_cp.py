@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from gateway.entries import Entry, Kind, UploadStart
 from gateway.errors import GuestFailed
 from gateway.events import SessionEnded
-from gateway.model import Entry, Kind, Operation, Outcome, UploadStart
+from gateway.model import Operation, Outcome
 from gateway.web.flow import CREDIT
 from gateway.web.v1.entries import ENTRY_PRICE, MAX_BATCH
 from gateway.web.v1.message import MAX_FRAME

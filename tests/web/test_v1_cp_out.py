@@ -12,8 +12,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from gateway.entries import DownloadStart, Entry, EntryEnd, EntryError, Hole, Kind, Outbound
 from gateway.errors import GuestFailed, GuestLost
-from gateway.model import DownloadStart, Entry, EntryEnd, EntryError, Hole, Kind, Outbound
 from tests.web.copies import CP, FILE, download, report
 from tests.web.house import BINARY, TEXT, House, on_loop, token
 from tests.web.v1 import SERVER, V1

@@ -11,22 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import errors
+from gateway.entries import DownloadStart, Entry, EntryError, Held, Hole, Kind, Placed, UploadStart
 from gateway.errors import BadRequest, GateError
-from gateway.model import (
-    SIGNALS,
-    DownloadStart,
-    Entry,
-    EntryError,
-    ExecRequest,
-    Held,
-    Hole,
-    Kind,
-    Outcome,
-    Placed,
-    Terminal,
-    UploadStart,
-    Window,
-)
+from gateway.model import SIGNALS, ExecRequest, Outcome, Terminal, Window
 from gateway.web.v1 import entries as cp
 from gateway.web.v1 import message as v1
 from gateway.web.v1.catalogue import ClientMessage, ServerMessage, encode

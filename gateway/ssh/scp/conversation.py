@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 from gateway.copy import DownloadSession, UploadSession
 from gateway.doors import DownloadFront, UploadFront
+from gateway.entries import DownloadStart, UploadStart
 from gateway.errors import BadRequest, ClientDone, ClientLost, GateError
-from gateway.model import SIGNALS, DownloadStart, Ending, Instance, Operation, Stream, UploadStart, Window
+from gateway.model import SIGNALS, Ending, Instance, Operation, Stream, Window
 from gateway.session import ExecSession
 from gateway.ssh.scp import records
 from gateway.ssh.scp.command import Command

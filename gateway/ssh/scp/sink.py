@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from gateway.copy import UploadSession
 from gateway.doors import UploadFront
+from gateway.entries import Entry, EntryEnd, EntryError, Kind, UploadReport
 from gateway.errors import ClientDone, GateError, GuestFailed
-from gateway.model import Entry, EntryEnd, EntryError, Kind, Stream, UploadReport
+from gateway.model import Stream
 from gateway.ssh.scp import records
 from gateway.ssh.scp.command import Command
 from gateway.ssh.scp.records import Broken, Complaint, Data, Directory, File, Incoming, Status

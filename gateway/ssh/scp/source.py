@@ -8,8 +8,8 @@ from twisted.internet.defer import Deferred, succeed
 
 from gateway.copy import DownloadSession
 from gateway.doors import DownloadFront
+from gateway.entries import Entry, EntryEnd, EntryError, Hole, Kind, Outbound
 from gateway.errors import ClientDone, GateError, GuestFailed
-from gateway.model import Entry, EntryEnd, EntryError, Hole, Kind, Outbound
 from gateway.ssh.scp import records
 from gateway.ssh.scp.command import Command
 from gateway.ssh.scp.records import Replies

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
+from gateway.entries import Entry, EntryEnd, Hole, Inbound, Kind
 from gateway.errors import BadRequest
-from gateway.model import Entry, EntryEnd, Hole, Inbound, Kind
 from gateway.web.v1.entries import Batch
 from gateway.web.v1.message import MAX_FRAME, End
 

@@ -6,7 +6,7 @@ holes, or broke while it was read, as it came.
 
 from __future__ import annotations
 
-from gateway.model import Entry, EntryEnd, EntryError, Hole, Kind, Outbound
+from gateway.entries import Entry, EntryEnd, EntryError, Hole, Kind, Outbound
 from gateway.web.v1.entries import MAX_BATCH, Batch
 from gateway.web.v1.message import End
 

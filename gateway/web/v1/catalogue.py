@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.model import Entry, EntryError, Held, Hole, Placed
+from gateway.entries import Entry, EntryError, Held, Hole, Placed
 from gateway.web.message import compact
 from gateway.web.v1.entries import Batch, Download, Finish, Ready, Report, Upload, piece_words
 from gateway.web.v1.message import Accepted, Credit, Deaf, End, Exec, Exit, Ping, Pong, Resize, Signal, Started

@@ -5,18 +5,9 @@ from __future__ import annotations
 from twisted.internet.interfaces import IDelayedCall
 
 from gateway.copy import DownloadSession, UploadSession
+from gateway.entries import Entry, EntryError, Held, Hole, Outbound, Placed, UploadReport
 from gateway.errors import BadRequest, GateError
-from gateway.model import (
-    Entry,
-    EntryError,
-    Held,
-    Hole,
-    Operation,
-    Outbound,
-    Outcome,
-    Placed,
-    UploadReport,
-)
+from gateway.model import Operation, Outcome
 from gateway.web.socket import Entrance, SocketFactory
 from gateway.web.v1.assembly import Assembly
 from gateway.web.v1.bundle import Bundle, Told

@@ -1,6 +1,6 @@
 """The messages of vmgate.v1's cp path: how each is written and read. Pure.
 
-Entries and what is told of them are the house's own words (`gateway.model`). What is read is hostile:
+Entries and what is told of them are the house's own words (`gateway.entries`). What is read is hostile:
 a message is right, or a BadRequest says what is wrong with it. A path is only read here; whether it
 climbs is for those to see who go there.
 """
@@ -9,17 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gateway.model import (
-    DownloadStart,
-    Entry,
-    EntryError,
-    Held,
-    Hole,
-    Kind,
-    Outcome,
-    Placed,
-    UploadStart,
-)
+from gateway.entries import DownloadStart, Entry, EntryError, Held, Hole, Kind, Placed, UploadStart
+from gateway.model import Outcome
 from gateway.web.message import MAX_WORDS, PERMISSIONS, SECOND, UINT32, Fields
 from gateway.web.v1.message import SAFE, Problem, Terms, Words, text
 
