@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from tests.web.house import House
+from tests.support.issuer import Published, private_key, public_jwk
+from tests.web.house import House, until
+from tests.web.issuers import Place
 
 
 @pytest_twisted.async_yield_fixture
@@ -32,3 +35,17 @@ async def slow_house(clock: Clock) -> AsyncIterator[House]:
     built = House(clock)
     yield built
     await Deferred.fromFuture(asyncio.ensure_future(built.close()))
+
+
+@pytest_twisted.async_yield_fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    from twisted.internet import reactor  # noqa: PLC0415
+
+    published = Published(public_jwk(private_key("rsa"), "k0"))
+    published.open(reactor)
+    place = Place(tmp_path, published)
+    await Deferred.fromFuture(asyncio.ensure_future(until(lambda: place.house.measures)))
+    yield place
+    place.remotes.stop()
+    await published.close()
+    await Deferred.fromFuture(asyncio.ensure_future(place.house.close()))
