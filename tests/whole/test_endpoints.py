@@ -161,9 +161,11 @@ def test_a_bare_probe_costs_no_penalty_and_no_line_in_log_or_audit(house: House)
                 continue
             for abruptly in (False, True) * 10:
                 with house.connect(front, kind) as probe:
+                    if front == "ssh":
+                        assert probe.recv(100).endswith(b"\r\n")  # it has a place
                     if abruptly:
                         probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                # It gives its place back: there are 10 for a source, and the probes are more.
+                # It gives it back: there are 10 for a source, and the probes are more.
                 until(lambda: measured(house, "vmgate_logins_waiting") == ["0.0"], what="a probe's place is given back")
     # Whoever was refused for that would not get in.
     assert run(house, house.connect("ssh", "tcp"), "true") == (b"", 0)
