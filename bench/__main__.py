@@ -32,7 +32,7 @@ def main() -> None:
     """Run the cases that are wanted."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--quick", action="store_true", help="less of everything: under 3 minutes")
+    how.add_argument("--quick", action="store_true", help="less of everything: 3 to 4 minutes")
     how.add_argument("--guard", action="store_true", help="2 minutes; fails when it is slower than was accepted")
     parser.add_argument(
         "--share", type=int, default=1, metavar="N", help="an Nth of everything, for machines in a hurry"
