@@ -24,7 +24,7 @@ from gateway.model import Ending, Limit, Outcome, Window
 
 # How long after the guest should have ended a command by its timeout the gateway does it, seconds.
 TIMEOUT_GRACE = 10
-JOINED = 256 << 10  # bytes that go on at once, of those that wait: a message more costs more than its bytes
+JOINED = 1 << 20  # bytes that go on at once, of those that wait: a message more costs more than its bytes
 
 
 P = TypeVar("P")

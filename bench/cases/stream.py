@@ -39,7 +39,7 @@ def gateway_cost(name: str, found: Found, mib: int) -> Case:
     """Processor seconds a GiB of the gateway, to those of sshd's processes."""
     costs = found.costs(mib / 1024)
     ours, theirs = (
-        costs["vmgate"].get("gateway", 0.0),
+        sum(spent for name, spent in costs["vmgate"].items() if name in ("gateway", "vmgate-pump")),
         sum(spent for name, spent in costs["sshd"].items() if name.startswith("sshd")),
     )
     return Case(f"{name}: gateway's CPU", "s/GiB", ours, theirs, Goal("<=", 1.2), less=True, amount=size(mib))

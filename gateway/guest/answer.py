@@ -19,7 +19,7 @@ M = TypeVar("M", bound=Message)
 # Most bytes in one piece for our sessions (gateway.doors) and in one message to an agent: old
 # agents take at most 4 MiB, and more than this gains nothing (ssh.md, where the time goes).
 RECEIVED = 1 << 20
-SENT = 256 << 10
+SENT = 1 << 20
 WORDS = 500  # most characters of a guest's words that are passed on
 PERMISSIONS = 0o7777
 PATH = 4096  # most characters of a path, as PATH_MAX

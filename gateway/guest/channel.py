@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from gateway.errors import AgentVSockDialError, GateError, GuestFailed, GuestLost
 from gateway.guest import answer
 from gateway.guest.crossing import deferred
-from gateway.guest.relay import Quay, Relay
+from gateway.guest.relay import PumpHouse, Quay, Relay
 from gateway.guest.vsock import Dialer, Place
 from proto import guest_pb2, vmgate_pb2
 
@@ -80,7 +80,7 @@ class Channel:
         self.identity = Identity(place, "")
         self.lost = False
         self.gone: Deferred[None] = Deferred()  # fires when `lost` becomes true
-        self.closed: Deferred[None] = Deferred()  # fires when sockets and threads are gone
+        self.closed: Deferred[None] = Deferred()  # fires when its sockets are gone
         self._rpc = rpc
         self._relay = relay
         self._calls: set[object] = set()
@@ -209,7 +209,7 @@ class Channel:
         self.ended()
 
     def close(self) -> Deferred[None]:
-        """End everything now; fires when sockets and threads are gone."""
+        """End everything now; fires when its sockets are gone."""
         return deferred(self.shut())
 
     async def shut(self) -> None:
@@ -229,8 +229,8 @@ class Channel:
         await self._relay.over
 
 
-async def open_channel(dialer: Dialer) -> Channel:
-    """Dial, let gRPC connect, ask the agent who it is. Awaited by asyncio.
+async def open_channel(dialer: Dialer, house: PumpHouse) -> Channel:
+    """Dial, let gRPC connect, ask the agent who it is. Awaited by asyncio. `house`: where its bytes are moved.
 
     Raises AgentVSockDialError, or GuestBooting while nobody listens in the guest. Takes at most
     the dialer's limits and HELLO_SECONDS; cancelled, it leaves nothing open.
@@ -247,7 +247,7 @@ async def open_channel(dialer: Dialer) -> Channel:
         greeting.add_done_callback(lambda task: task.cancelled() or task.exception())
         async with asyncio.timeout(HELLO_SECONDS):
             inner = await quay.accept()
-        relay.start(inner, channel.ended)
+        relay.start(inner, house, channel.ended)
         await greeting
         if channel.lost:
             raise AgentVSockDialError(reason="its agent closed the connection") from ConnectionResetError()

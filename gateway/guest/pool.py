@@ -19,6 +19,7 @@ from gateway.events import Dialled, Events, PoolChanged
 from gateway.guest.channel import Channel, Identity, open_channel
 from gateway.guest.client import Client, Telling
 from gateway.guest.crossing import deferred
+from gateway.guest.relay import PumpHouse
 from gateway.guest.vsock import Dialer, dialer
 from gateway.listing import Listing
 from gateway.model import Instance
@@ -110,7 +111,7 @@ class Way:
         self._waiting.append(waiter)
         if self._attempt is None:
             began = self._clock.seconds()
-            self._attempt = deferred(open_channel(self.dialer), Channel.close)
+            self._attempt = deferred(open_channel(self.dialer, self._pool.house), Channel.close)
             self._attempt.addCallbacks(self._opened, self._failed, callbackArgs=(began,), errbackArgs=(began,))
         return waiter
 
@@ -202,13 +203,14 @@ class Way:
 
 
 class Pool:
-    """Implements `gateway.doors.Guests`. Owns every way and every channel."""
+    """Implements `gateway.doors.Guests`. Owns every way, every channel and the process that moves their bytes."""
 
     def __init__(self, events: Events, clock: IReactorTime, told: Telling = lambda session_id, rpc: ()) -> None:
         """`told` gives what a session's calls carry besides."""
         self._told = told
         self.events = events
         self.clock = clock
+        self.house = PumpHouse()
         self._ways: dict[str, Way] = {}
         self._closing: set[Channel] = set()
 
@@ -256,8 +258,8 @@ class Pool:
         channel.closed.addBoth(lambda _: self._closing.discard(channel))
 
     def close(self) -> Deferred[None]:
-        """Drop everything, now; fires when every socket and thread is gone."""
+        """Drop everything, now; fires when every socket is gone, and the process that moved their bytes."""
         for key in list(self._ways):
             self.drop(key)
         ended = DeferredList([channel.close() for channel in list(self._closing)])
-        return ended.addCallback(lambda _: None)
+        return ended.addCallback(lambda _: self.house.close()).addCallback(lambda _: None)

@@ -1,24 +1,29 @@
-"""The bytes between a guest's socket and gRPC: a pair of threads for each guest.
+"""The way between a guest's socket and gRPC, which a process of its own moves the bytes on.
 
-grpcio dials by itself and knows no vsock, so it is let to connect once to a private unix socket,
-and these threads pump between the two. A pair of threads with recv_into and sendall costs less
-than relaying in the loop. Knows nothing of what the bytes mean.
+grpcio dials by itself and knows no vsock, so it is let to connect once to a private unix socket, and
+`gateway.guest.pump` moves what there is between the two. Knows nothing of what the bytes mean.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import mmap
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from gateway.guest.crossing import call_in_loop
+from twisted.logger import Logger
 
-BUFFER = 256 << 10
+from gateway.guest.pump import COUNTS, RECEIVED, SENT
+
+PROGRAM = Path(__file__).with_name("pump.py")
+STOP_SECONDS = 5.0  # for its process to end
 
 
 class Quay:
@@ -48,82 +53,128 @@ class Quay:
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
+class PumpHouse:
+    """The process of `gateway.guest.pump`, for all guests of one pool: started for the first, and again when it
+    has died, which costs its guests' channels and no more."""
+
+    _log = Logger()
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._told: socket.socket | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process; None before the first guest, and after `close`."""
+        return None if self._process is None else self._process.pid
+
+    def take(self, fds: Sequence[int]) -> None:
+        """Give it copies of these, a guest's `pump.FDS`. Raises OSError when it cannot be started or is overrun."""
+        if self._told is not None:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                socket.send_fds(self._told, [b"+"], fds)
+                return
+            ended = self.close()
+            self._log.warn("vmgate-pump ended with {code}, and its guests are lost: it is started again", code=ended)
+        self._told = self._start()
+        socket.send_fds(self._told, [b"+"], fds)
+
+    def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs:
+                # Isolated: nothing of our environment or directory is imported by it.
+                words = [sys.executable, "-I", "-S", str(PROGRAM), str(theirs.fileno())]
+                self._process = subprocess.Popen(
+                    words, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd="/"
+                )
+        except OSError:
+            ours.close()
+            raise
+        ours.setblocking(False)
+        return ours
+
+    def close(self) -> int | None:
+        """End it, and with it whatever it moves; gives how it ended, as subprocess does. Idempotent."""
+        told, self._told = self._told, None
+        process, self._process = self._process, None
+        if told is not None:
+            told.close()
+        if process is None:
+            return None
+        process.kill()  # unless it ended by itself
+        return process.wait(STOP_SECONDS)
+
+
 class Relay:
-    """Pumps between a guest's socket and gRPC's until one of them ends. Owns both sockets."""
+    """A guest's socket, and gRPC's once that is there, until one of them ends. Owns both."""
 
     def __init__(self, guest: socket.socket) -> None:
-        self.received = 0  # bytes from the guest so far
-        self.sent = 0  # bytes to the guest so far
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # both threads ended
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # nothing of it is left
         self._guest = guest
-        self._inner: socket.socket | None = None
-        self._running = 0
-        self._lock = threading.Lock()
+        self._line: socket.socket | None = None
+        self._lost: Callable[[], None] = lambda: None
+        self._counts = memoryview(bytes(COUNTS)).cast("Q")
 
-    def start(self, inner: socket.socket, lost: Callable[[], None]) -> None:
-        """Pump; `lost` is called in the loop, once, when the guest's side ended."""
-        self._inner = inner
-        self._running = 2
+    @property
+    def received(self) -> int:
+        """Bytes from the guest so far."""
+        return self._counts[RECEIVED]
+
+    @property
+    def sent(self) -> int:
+        """Bytes to the guest so far."""
+        return self._counts[SENT]
+
+    def start(self, inner: socket.socket, house: PumpHouse, lost: Callable[[], None]) -> None:
+        """Let the bytes be moved; `lost` is called when the guest's side ended. Raises OSError."""
         self._guest.setblocking(True)
         inner.setblocking(True)
-        loop = asyncio.get_running_loop()
-        for name, pump in (("from", self._outward), ("to", self._inward)):
-            threading.Thread(target=pump, args=(inner, lost, loop), name=f"vmgate {name} guest", daemon=True).start()
+        line, theirs = socket.socketpair()
+        memory = os.memfd_create("vmgate-counts", os.MFD_CLOEXEC)
+        try:
+            with inner, theirs:
+                os.ftruncate(memory, COUNTS)
+                self._counts = memoryview(mmap.mmap(memory, COUNTS)).cast("Q")
+                house.take([self._guest.fileno(), inner.fileno(), theirs.fileno(), memory])
+        except OSError:
+            line.close()
+            raise
+        finally:
+            os.close(memory)
+        line.setblocking(False)
+        self._line, self._lost = line, lost
+        asyncio.get_running_loop().add_reader(line, self._hear)
+
+    def _hear(self) -> None:
+        """A word on the line, or its end: that of the process too."""
+        assert self._line is not None
+        try:
+            over = not self._line.recv(16)
+        except BlockingIOError:
+            return
+        except OSError:
+            over = True
+        if over:
+            asyncio.get_running_loop().remove_reader(self._line)
+            self._line.close()
+            _shut(self._guest)
+            self._finished()
+        self._lost()
 
     def cut(self) -> None:
         """End the guest's side; what it sent until now still reaches gRPC. Idempotent."""
-        with self._lock:
-            if self._inner is None:
-                self._guest.close()
-                self._finished()
-            elif self._running:
-                _shut(self._guest)
-
-    def _outward(self, inner: socket.socket, lost: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
-        buffer = bytearray(BUFFER)
-        view = memoryview(buffer)
-        with contextlib.suppress(OSError):
-            while size := self._guest.recv_into(buffer):
-                self.received += size
-                inner.sendall(view[:size])
-        # Told first, so that nobody whose call fails now is given this channel again.
-        call_in_loop(loop, lost)
-        # gRPC reads to the end of what came, so a last exit code is not lost; then it closes,
-        # and `_inward` sees that.
-        _shut(inner, socket.SHUT_WR)
-        self._leave(inner, loop)
-
-    def _inward(self, inner: socket.socket, lost: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
-        buffer = bytearray(BUFFER)
-        view = memoryview(buffer)
-        deaf = False  # the guest takes no more: what gRPC still writes is dropped until it closes
-        with contextlib.suppress(OSError):
-            while size := inner.recv_into(buffer):
-                try:
-                    if not deaf:
-                        self._guest.sendall(view[:size])
-                        self.sent += size
-                except OSError:
-                    deaf = True
-        # A half-close does not reliably cross a muxer (wire.md section 1): end both directions.
-        _shut(self._guest)
-        self._leave(inner, loop)
-
-    def _leave(self, inner: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
-        """The last thread out closes: a descriptor closed earlier could be another's by then."""
-        with self._lock:
-            self._running -= 1
-            if self._running:
-                return
-            self._guest.close()
-            inner.close()
-        call_in_loop(loop, self._finished)
+        if self._line is None:
+            self._finished()
+        elif not self.over.done():
+            _shut(self._guest)
 
     def _finished(self) -> None:
+        self._guest.close()
         if not self.over.done():
             self.over.set_result(None)
 
 
-def _shut(stream: socket.socket, how: int = socket.SHUT_RDWR) -> None:
+def _shut(stream: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        stream.shutdown(how)
+        stream.shutdown(socket.SHUT_RDWR)

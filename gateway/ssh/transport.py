@@ -37,7 +37,7 @@ MAX_PACKET_BEFORE_LOGIN = 35_000  # bytes (RFC 4253 section 6.1)
 MAX_PACKET = 256 << 10  # bytes, as OpenSSH's
 MAX_OWED = 1 << 20  # bytes of answers that a client may let wait by not reading
 PACKET_COST = 64  # bytes of a packet beside its payload, about
-READ_SIZE = 256 << 10  # bytes a read, and of the socket's buffer, after the login; Twisted's own are 64 KiB
+READ_SIZE = 1 << 20  # bytes a read, and of the socket's buffer, after the login; Twisted's own are 64 KiB
 ABORT_TIME = 5  # seconds from the end of a connection to its reset, when the client does not take the rest
 
 # Linux alone has it: acknowledge at once. A client that runs with Nagle's algorithm otherwise waits up to

@@ -17,6 +17,7 @@ from gateway.errors import AgentVSockDialError, GuestBooting
 from gateway.guest import vsock
 from gateway.guest.channel import open_channel
 from gateway.guest.crossing import deferred
+from gateway.guest.pool import Pool
 from gateway.guest.vsock import CidDialer, MuxerDialer, UnixDialer
 from gateway.model import CidAddress, MuxerAddress, UnixAddress
 from tests.support.agent import RealAgent
@@ -26,9 +27,9 @@ from tests.support.processes import until
 
 @pytest.mark.parametrize("mode", ["normal", "bytewise", "glued"])
 @pytest_twisted.ensureDeferred
-async def test_an_ok_in_any_portions_opens_the_channel(muxer: Muxer, mode: str) -> None:
+async def test_an_ok_in_any_portions_opens_the_channel(muxer: Muxer, pool: Pool, mode: str) -> None:
     muxer.mode = mode
-    channel = await deferred(open_channel(MuxerDialer(str(muxer.path))))
+    channel = await deferred(open_channel(MuxerDialer(str(muxer.path)), pool.house))
     assert channel.agent.revision == 1
     await channel.close()
     assert [crossing.line for crossing in muxer.crossings] == [LINE]
@@ -114,8 +115,8 @@ async def test_the_whole_line_is_written_before_a_cancelled_dial_closes(muxer: M
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_agents_own_socket_is_plain(agent: RealAgent) -> None:
-    channel = await deferred(open_channel(UnixDialer(str(agent.path))))
+async def test_an_agents_own_socket_is_plain(agent: RealAgent, pool: Pool) -> None:
+    channel = await deferred(open_channel(UnixDialer(str(agent.path)), pool.house))
     assert "sftp" in channel.agent.abilities
     await channel.close()
 
