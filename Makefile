@@ -84,7 +84,7 @@ wheel: $(BIN)/.dev
 	$(BIN)/python -m build --wheel --outdir dist .
 
 # A plain install, not an editable one, which would hide the plugin from twistd.
-SOURCES := setup.cfg pyproject.toml constraints.txt $(shell find gateway agent proto twisted -name '*.py' -o -name '*.proto' -o -name '*.pyi' -o -name '*.json' -o -type f -path '*/page/*')
+SOURCES := setup.cfg pyproject.toml constraints.txt $(shell find gateway agent proto twisted -name '*.py' -o -name '*.proto' -o -name '*.pyi' -o -name '*.json' -o -name '*.c' -o -type f -path '*/page/*')
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || sh tests/needs python

@@ -201,13 +201,7 @@ def parse(
         ready_file=top.maybe_path("ready_file"),
     )
     top.done()
-    if not problems.found and config.ssh is None and config.http is None:
-        problems.add((), "neither [ssh] nor [http] is there, so nobody could come in")
-    if config.ssh and config.ssh.token_authentication and not (tokens or (config.http and config.http.token_secrets)):
-        problems.add(
-            ("ssh", "token_authentication"),
-            "nothing verifies a token: there is neither [[tokens]] nor [http] token_secret_files",
-        )
+    _find_between_tables(config, problems)
     told = {line for line, _ in problems.found}  # what is wrong in the text may well be so in fact
     for problem in examine(config):
         key, _, sentence = problem.partition(": ")
@@ -215,3 +209,15 @@ def parse(
     if problems.found:
         raise ConfigError(problems.sentences())
     return config
+
+
+def _find_between_tables(config: Config, problems: Problems) -> None:
+    """What is wrong although no table is wrong by itself."""
+    ssh, http = config.ssh, config.http
+    if not problems.found and ssh is None and http is None:
+        problems.add((), "neither [ssh] nor [http] is there, so nobody could come in")
+    if ssh and ssh.token_authentication and not (config.tokens or (http and http.token_secrets)):
+        problems.add(
+            ("ssh", "token_authentication"),
+            "nothing verifies a token: there is neither [[tokens]] nor [http] token_secret_files",
+        )

@@ -1,5 +1,5 @@
 """`python -m gateway.vm.jail DIRECTORY COMMAND …`: runs the command where it can write to nothing of this
-machine but that directory and shared memory.
+machine but that directory and shared memory, on one processor.
 
 A guest's root may ask user-mode Linux for any directory of this machine (hostfs), with the rights of
 whoever started it; so those rights are taken away first, by a mount namespace of its own in which all
@@ -57,9 +57,18 @@ def _checked(result: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def keep_to_one_processor() -> None:
+    """User-mode Linux and what it traces take turns and never run at once: on two processors each turn is an
+    interrupt and a wait for it, which makes a system call of a guest's nine times as long. Which one is left to
+    chance, so that guests spread."""
+    processors = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {processors[os.getpid() % len(processors)]})
+
+
 def main() -> None:
     """Never returns."""
     directory, *command = sys.argv[1:]
+    keep_to_one_processor()
     try:
         close(directory)
     except OSError as error:

@@ -91,6 +91,10 @@ class Machine:
                 said = (self.directory / "device.log").read_text(errors="replace").strip()
                 raise MachineError(f"its vsock device did not start: {said[-500:] or 'no word'}")
 
+    def _preloaded(self) -> dict[str, str]:
+        path = self._kernel.preload
+        return {} if path is None else {"LD_PRELOAD": str(path.absolute())}
+
     @property
     def _vhost(self) -> Path:
         return self.directory / "vhost.sock"
@@ -122,7 +126,7 @@ class Machine:
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
-                env=_environment(),
+                env={**_environment(), **self._preloaded()},
                 start_new_session=True,
             )
 

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.vm import xstate
+
 PACKAGES = ("user-mode-linux", "busybox-static")
 # In the order in which they are loaded.
 MODULES = (
@@ -54,6 +56,12 @@ class Kernel:
     def modules(self) -> Sequence[Path]:
         """In the order in which they are loaded."""
         return [self.directory / f"{name}.ko" for name in MODULES]
+
+    @property
+    def preload(self) -> Path | None:
+        """What is loaded before it, where this machine's processor asks for that."""
+        path = self.directory / "xstate.so"
+        return path if path.is_file() else None
 
     @property
     def release(self) -> str:
@@ -115,11 +123,22 @@ def _fetch(cache: Path) -> Kernel:
     kernel = Kernel(cache / name.replace(":", "_").replace("/", "_"))
     if kernel.directory.is_dir():
         kernel.check()
+        _prepare(kernel)
         return kernel
     with tempfile.TemporaryDirectory(prefix="new-", dir=cache) as place:
         _unpack(_download(Path(place), options, [sum_ for _, sum_ in wanted]), Path(place) / "kernel")
         (Path(place) / "kernel").rename(kernel.directory)
+    _prepare(kernel)
     return kernel
+
+
+def _prepare(kernel: Kernel) -> None:
+    """For this machine's processor, which may be another than when it was unpacked."""
+    if kernel.preload is None and xstate.needed(xstate.PROCESSORS.read_text()):
+        try:
+            xstate.make(kernel.directory / "xstate.so")
+        except xstate.NoCompiler as error:
+            raise Unavailable(str(error)) from error
 
 
 def _own_lists(place: Path) -> list[str]:

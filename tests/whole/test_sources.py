@@ -226,6 +226,32 @@ def socket_at(path: Path) -> None:
     os.mknod(path, stat.S_IFSOCK | 0o600)
 
 
+async def enter(house: Demo) -> float:
+    """Seconds that a command in the known guest takes."""
+    began = time.perf_counter()
+    async with Web().start(house, "exit 3", instance="known") as running:
+        assert (await running.result()).code == 3
+    return time.perf_counter() - began
+
+
+async def enter_in_turn(plain: Demo, burdened: Demo, vms: Path) -> list[tuple[float, float]]:
+    """The same by both, again and again, while sockets go."""
+    pairs = []
+    for number in range(count(300, 30)):
+        (vms / f"v{number}" / "v.sock").unlink()
+        pairs.append((await enter(plain), await enter(burdened)))
+    return pairs
+
+
+async def enter_while_others_list(house: Demo) -> list[float]:
+    listing = asyncio.gather(*(asyncio.to_thread(listed, house) for _ in range(3)))
+    seconds = []
+    while not listing.done():
+        seconds.append(await enter(house))
+    assert all(len(ids) > MANY for ids in await listing)
+    return seconds
+
+
 @pytest.mark.parametrize("workers", [1, 2][: count(2, 1)])
 def test_bad_sources_and_ten_thousand_instances_delay_nobody(short: Path, tmp_path: Path, workers: int) -> None:
     """One known guest, entered in turn by a gateway that has nothing else, and by one whose sources hang, babble,
@@ -234,27 +260,6 @@ def test_bad_sources_and_ten_thousand_instances_delay_nobody(short: Path, tmp_pa
     vms.mkdir()
     for number in range(SOCKETS):
         socket_at(vms / f"v{number}" / "v.sock")
-
-    async def enter(house: Demo) -> float:
-        began = time.perf_counter()
-        async with Web().start(house, "exit 3", instance="known") as running:
-            assert (await running.result()).code == 3
-        return time.perf_counter() - began
-
-    async def in_turn(plain: Demo, burdened: Demo) -> list[tuple[float, float]]:
-        pairs = []
-        for number in range(count(300, 30)):
-            (vms / f"v{number}" / "v.sock").unlink()
-            pairs.append((await enter(plain), await enter(burdened)))
-        return pairs
-
-    async def while_others_list(house: Demo) -> list[float]:
-        listing = asyncio.gather(*(asyncio.to_thread(listed, house) for _ in range(3)))
-        seconds = []
-        while not listing.done():
-            seconds.append(await enter(house))
-        assert all(len(ids) > MANY for ids in await listing)
-        return seconds
 
     with contextlib.ExitStack() as stack:
         guest = stack.enter_context(contextlib.closing(Guest(short / "known" / "v.sock")))
@@ -272,8 +277,8 @@ def test_bad_sources_and_ten_thousand_instances_delay_nobody(short: Path, tmp_pa
         burdened = stack.enter_context(gateway(places[1], known, sources=sources, workers=workers))
         until(lambda: len(listed(burdened)) == MANY + SOCKETS + 1, 120, "the gateway lists them all")
         until(lambda: all(lister.requests > 1 for lister in bad), what="the bad ones are asked again and again")
-        pairs = within(in_turn(plain, burdened), 600)
-        listing = within(while_others_list(burdened), 300)
+        pairs = within(enter_in_turn(plain, burdened, vms), 600)
+        listing = within(enter_while_others_list(burdened), 300)
         log = burdened.file("gateway.log")
     usual, with_sources = (median(seconds) for seconds in zip(*pairs, strict=True))
     slow = [quantiles(seconds, n=20)[-1] for seconds in zip(*pairs, strict=True)]

@@ -249,6 +249,31 @@ def pieces(words: str) -> set[str]:
     )
 
 
+def tokens(shared: str) -> list[str]:
+    """Those that let in, by each kind of key, and those that do not. `shared`: the issuer's secret."""
+    here = f"{ISSUER}/here"
+    return [
+        jwt.encode({"sub": "anna-of-old"}, SECRET, "HS256"),
+        mint(sub="anna-by-url"),
+        mint("PS256", None, private_key("rsa", 2), iss=here, sub="anna-by-file"),
+        mint("HS256", None, shared, iss=here, sub="anna-by-secret"),
+        mint(exp=1),
+        mint(aud="others"),
+        mint("RS256", "k7", private_key("rsa", 5)),
+        mint("RS256", None, private_key("rsa", 2), iss=here, aud=None, groups="odd", instances={"a": 1}),
+        jwt.encode({"sub": "x", "scope": "y" * 30}, SECRET, "HS256"),
+        mint()[:-10],
+        mint(filler="x" * 5000),
+        secrets.token_urlsafe(64),
+        "é" * 3 + secrets.token_urlsafe(40),
+    ]
+
+
+def shown(pid: int) -> bytes:
+    """What everybody may see of a process."""
+    return b"\n".join(Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
+
+
 @pytest.mark.parametrize(("form", "workers"), [("text", 1), ("json", 2)])
 def test_no_token_and_no_secret_is_in_anything_that_is_written(
     tmp_path: Path, agent: RealAgent, published: Served, form: str, workers: int
@@ -272,22 +297,7 @@ def test_no_token_and_no_secret_is_in_anything_that_is_written(
     with house_of(state, agent, tables, workers) as house:
         until(lambda: published.asked >= workers)
         uses = Uses(house)
-        here = f"{ISSUER}/here"
-        for token in (
-            jwt.encode({"sub": "anna-of-old"}, SECRET, "HS256"),
-            mint(sub="anna-by-url"),
-            mint("PS256", None, private_key("rsa", 2), iss=here, sub="anna-by-file"),
-            mint("HS256", None, shared, iss=here, sub="anna-by-secret"),
-            mint(exp=1),
-            mint(aud="others"),
-            mint("RS256", "k7", private_key("rsa", 5)),
-            mint("RS256", None, private_key("rsa", 2), iss=here, aud=None, groups="odd", instances={"a": 1}),
-            jwt.encode({"sub": "x", "scope": "y" * 30}, SECRET, "HS256"),
-            mint()[:-10],
-            mint(filler="x" * 5000),
-            secrets.token_urlsafe(64),
-            "é" * 3 + secrets.token_urlsafe(40),
-        ):
+        for token in tokens(shared):
             if token.isascii():
                 uses.over_http(token)
                 uses.over_websocket(token)
@@ -301,8 +311,7 @@ def test_no_token_and_no_secret_is_in_anything_that_is_written(
             (state / "metrics").write_bytes(page.read())
         processes = [house.gateway_pid, *children(house.gateway_pid)]
         assert len(processes) > (workers if workers > 1 else 0)
-        told = [Path(f"/proc/{pid}/{name}").read_bytes() for pid in processes for name in ("cmdline", "environ")]
-        (state / "process").write_bytes(b"\n".join(told))
+        (state / "process").write_bytes(b"\n".join(map(shown, processes)))
     inputs = {"vmgate.toml", "secret"}
     written = {path: path.read_bytes() for path in state.rglob("*") if path.is_file() and path.name not in inputs}
     names = {path.name for path in written}
