@@ -137,7 +137,8 @@ def main(told: socket.socket) -> None:
         try:
             take(fds)
         except (OSError, RuntimeError, ValueError) as problem:
-            print(f"vmgate-pump: no room for a guest: {problem}", file=sys.stderr)
+            with contextlib.suppress(OSError):  # nobody may be there to read it
+                print(f"vmgate-pump: no room for a guest: {problem}", file=sys.stderr)
         for fd in fds:
             os.close(fd)
 

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 
 from tests.web.house import House, on_loop, token
-from tests.web.test_limits import self_signed
+from tests.web.test_tls import self_signed
 
 ROOT = Path(__file__).parents[2]
 

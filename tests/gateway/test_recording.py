@@ -1,4 +1,4 @@
-"""Recordings: what they hold, what becomes of them, and of their sessions, when they cannot be kept."""
+"""Recordings: what they hold, of which sessions they are, and what plays them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,99 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 
-from gateway.config import RecordingConfig
-from gateway.errors import ConfigError, GateError, RecordingLost, Unrecorded
-from gateway.eventlog import EventLog
-from gateway.events import Event, Events, RecordingEnded, RecordingStarted, SessionStarted
-from gateway.model import (
-    Ending,
-    ExecRequest,
-    Instance,
-    Operation,
-    Outcome,
-    Output,
-    Stream,
-    Terminal,
-    UnixAddress,
-    Via,
-    Window,
-)
-from gateway.recording import Recorder
-from tests.gateway.test_audit import now
-from tests.support.memoryprocess import MemoryProcess
-
-ALPHA = Instance("i-alpha", "alpha", UnixAddress("/nowhere"))
-SHELL = ExecRequest(line=b"", terminal=Terminal(Window(30, 100)))
-
-
-class Rig:
-    """A recorder, and a session's process whose output a test writes."""
-
-    def __init__(
-        self, directory: Path, in_thread: Any = now, turn: Callable[[], None] | None = None, **words: Any
-    ) -> None:
-        """`turn` does what the thread was given for the start, where it does not do so by itself."""
-        self.turn = turn
-        self.events: list[Event] = []
-        self.errors: list[GateError] = []
-        self.clock = Clock()
-        self.clock.advance(1_800_000_000)
-        self.directory = directory
-        self.recorder = Recorder(RecordingConfig(directory=directory, **words), self.clock, in_thread)
-        start = SessionStarted(
-            session_id="0123456789abcdef", via=Via.SSH, subject="../anna\n", instance_id=ALPHA.id,
-            operation=Operation.SHELL, peer="192.0.2.1",
-        )  # fmt: skip
-        self.log = EventLog(Events([self.events.append]), start, self.clock)
-        self.guest = MemoryProcess(SHELL, self._script)
-        self.process: Any = None
-
-    async def _script(self, process: MemoryProcess) -> Ending:
-        while await process.read():
-            pass
-        return Ending(3)
-
-    def begin(self, request: ExecRequest = SHELL) -> Any:
-        began: Deferred[MemoryProcess] = Deferred()
-        began.callback(self.guest)
-        found: list[Any] = []
-        coming: Deferred[Any] = self.recorder.around(self.log, ALPHA, request, lambda: began, self.errors.append)  # type: ignore[arg-type,return-value]
-        coming.addBoth(found.append)
-        if self.turn is not None:
-            self.turn()
-        (self.process,) = found
-        return self.process
-
-    def shows(self, data: bytes, stream: Stream = Stream.STDOUT) -> Any:
-        """One piece of output through the recording; what the session gets of it."""
-        Deferred.fromCoroutine(self.guest.write(data, stream))
-        return self.takes()
-
-    def takes(self) -> Any:
-        got: list[Any] = []
-        self.process.receive().addBoth(got.append)
-        return got[0] if got else None
-
-    def file(self) -> Path:
-        (file,) = self.directory.iterdir()
-        return file
-
-    def lines(self) -> list[Any]:
-        return [json.loads(line) for line in self.file().read_bytes().splitlines()]
-
-    def shown(self) -> str:
-        return "".join(text for _, code, text in self.lines()[1:] if code == "o")
-
-    def ended(self) -> RecordingEnded:
-        (event,) = [event for event in self.events if isinstance(event, RecordingEnded)]
-        return event
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "recordings"
+from gateway.errors import ConfigError, Unrecorded
+from gateway.events import RecordingStarted
+from gateway.model import Ending, ExecRequest, Outcome, Output, Stream, Window
+from tests.gateway.recordings import SHELL, Rig
 
 
 def test_a_recording_holds_output_sizes_and_the_end_and_nothing_typed(directory: Path) -> None:
@@ -228,123 +139,6 @@ def test_whatever_a_guest_shows_is_a_valid_recording(
         assert isinstance(when, float)
         assert code in "om"
         assert isinstance(text, str)
-
-
-# Limits, and disks that are full or slow.
-
-
-@pytest.mark.parametrize("then", ["refuse", "continue"])
-def test_at_its_limit_a_recording_says_so_and_the_session_does_as_configured(directory: Path, then: str) -> None:
-    rig = Rig(directory, max_bytes=1 << 16, if_unwritable=then)
-    rig.begin()
-    for _ in range(80):
-        assert isinstance(rig.shows(b"x" * 1000), Output)
-    assert len(rig.errors) == (then == "refuse")
-    assert rig.lines()[-1][1:] == ["m", "not recorded any more: it has max_bytes (65536)"]
-    rig.process.close()
-    assert (rig.ended().outcome, rig.ended().reason) == (Outcome.FAILED, "it has max_bytes (65536)")
-    assert rig.file().stat().st_size < (1 << 16) + 200
-
-
-def test_a_recording_is_no_longer_than_it_may_be(directory: Path) -> None:
-    rig = Rig(directory, max_seconds=60)
-    rig.begin()
-    rig.shows(b"1")
-    rig.clock.advance(61)
-    rig.shows(b"2")
-    (error,) = rig.errors
-    assert isinstance(error, RecordingLost)
-    assert "max_seconds (60)" in str(error)
-    assert rig.shown() == "1"
-
-
-@pytest.fixture
-def small_disk(directory: Path) -> Iterator[Path]:
-    """A file system of 1 MiB, with the ballast that fills it."""
-    directory.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "none", str(directory)]
-    if subprocess.run(words, check=False, capture_output=True).returncode:
-        pytest.skip("mounting needs root")
-    yield directory
-    subprocess.run(["umount", "-l", str(directory)], check=True)
-
-
-@pytest.mark.parametrize("then", ["refuse", "continue"])
-def test_a_disk_that_becomes_full_leaves_a_valid_recording(small_disk: Path, then: str) -> None:
-    rig = Rig(small_disk, if_unwritable=then)
-    rig.begin()
-    for number in range(1200):
-        if not rig.errors:
-            assert isinstance(rig.shows(b"%4d" % number + b"x" * 1020), Output)
-    assert [type(error) for error in rig.errors] == ([RecordingLost] if then == "refuse" else [])
-    rig.process.close()
-    assert rig.ended().reason == "the disk is full"
-    assert 900 < len(rig.lines()) < 1200, "every line can be read"
-    assert rig.ended().size == rig.file().stat().st_size
-
-
-@pytest.mark.parametrize("then", ["refuse", "continue"])
-def test_on_a_full_disk_nothing_starts_or_starts_unrecorded(small_disk: Path, then: str) -> None:
-    rig = Rig(small_disk, if_unwritable=then)
-    with (small_disk / "ballast").open("wb") as file:
-        for size in (1 << 20, 1 << 12):
-            try:
-                while True:
-                    os.write(file.fileno(), b"x" * size)
-            except OSError:
-                pass
-    began = rig.begin()
-    if then == "refuse":
-        assert began.check(Unrecorded)
-        assert "No space left on device" in str(began.value)
-    else:
-        assert began is rig.guest
-    assert [file.name for file in small_disk.iterdir()] == ["ballast"]
-
-
-def test_a_slow_disk_holds_the_guest_back_and_no_more_is_kept_in_memory(directory: Path) -> None:
-    jobs: list[tuple[Callable[[], int], Deferred[int]]] = []
-
-    def in_thread(work: Callable[[], int]) -> Deferred[int]:
-        jobs.append((work, Deferred()))
-        return jobs[-1][1]
-
-    def turn() -> None:
-        work, done = jobs.pop(0)
-        done.callback(work())
-
-    rig = Rig(directory, in_thread, turn)
-    rig.begin()
-    taken = 0
-    while rig.shows(b"x" * 100_000):
-        taken += 100_000
-    assert 1 << 20 <= taken <= (1 << 20) + 100_000
-    turn()
-    turn()
-    assert rig.guest.taken_bytes == taken + 100_000, "and goes on"
-    while rig.shows(b"x" * 100_000):
-        pass
-    rig.clock.advance(11)
-    (error,) = rig.errors
-    assert "the disk is too slow" in str(error)
-
-
-def test_a_session_that_goes_before_its_file_is_there_leaves_none_open(directory: Path) -> None:
-    jobs: list[tuple[Callable[[], int], Deferred[int]]] = []
-
-    def in_thread(work: Callable[[], int]) -> Deferred[int]:
-        jobs.append((work, Deferred()))
-        return jobs[-1][1]
-
-    rig = Rig(directory, in_thread)
-    coming = rig.recorder.around(rig.log, ALPHA, SHELL, lambda: pytest.fail("it started"), rig.errors.append)
-    coming.addErrback(lambda _: None)
-    coming.cancel()
-    flushed = rig.recorder.flush()
-    work, done = jobs.pop()
-    done.callback(work())
-    assert flushed.called
-    assert str(rig.file()) not in {os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")}
 
 
 # Judges.

@@ -23,6 +23,16 @@ async def house(tmp_path: Path) -> Any:
     await close_house(house)
 
 
+@pytest.fixture
+def tokens(house: Any) -> Any:
+    """The house's, whose front takes them from now on."""
+    from tests.ssh.tokens import SECRET
+
+    house.reconfigure(token_authentication=True)
+    house.front._tokens.trust([SECRET])
+    return house.front._tokens
+
+
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
     """No test of this room leaves a traceback or an error in the log."""

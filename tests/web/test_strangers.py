@@ -23,7 +23,8 @@ from gateway.model import Limit
 from gateway.web.channel import MAX_HEADERS, REQUEST_TIME, Channel
 from tests.support.counts import count
 from tests.web.house import SECRET, House, on_loop, token, until, upgrade
-from tests.web.test_limits import TRANSPORT, self_signed
+from tests.web.sockets import TRANSPORT
+from tests.web.test_tls import self_signed
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"  # RFC 9113 section 3.4
 HEAD = b"GET /instances HTTP/1.1\r\nHost: gateway\r\n"

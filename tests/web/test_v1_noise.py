@@ -15,7 +15,7 @@ from tests.support.counts import count
 from tests.support.memoryprocess import MemoryProcess, cat
 from tests.support.processes import memory
 from tests.web.house import BINARY, CLOSE, PONG, TEXT, House, frame, on_loop
-from tests.web.test_limits import close_frame, mutated
+from tests.web.sockets import close_frame, mutated
 from tests.web.v1 import OFFER, SERVER
 
 SCRIPTS = {
