@@ -79,7 +79,8 @@ def gateway(
             assert process.poll() is None, (state / "gateway.log").read_text()
             yield told(state, instances)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(100) == 0
+            code = process.wait(100)
+            assert code == 0, f"it ended with {code}:\n{(state / 'gateway.log').read_text()}"
             said = (state / "gateway.log").read_text()
             assert "Traceback" not in said, said[said.index("Traceback") - 500 :][:5000]
         finally:
