@@ -22,7 +22,7 @@ def run(yard: Yard) -> Iterator[Case]:
     """100 Mbit/s both ways, to the link's bandwidth; 1 Gbit/s upwards, to sshd's."""
     full = yard.plan.mib >= 512
     for rate, name, measure in ((SLOW, "up", into), (SLOW, "down", output), (FAST, "up", into), (FAST, "down", output)):
-        mib = (96 if full else 24) if rate == SLOW else (512 if full else 96)
+        mib = (96 if full else 20) if rate == SLOW else (512 if full else 64)
         rates = measured(yard, rate, measure, mib)
         what = f"50 ms x {rate} Mbit/s, exec {name}"
         if rate == SLOW:
