@@ -127,21 +127,21 @@ class Relay:
         return self._counts[SENT]
 
     def start(self, inner: socket.socket, house: PumpHouse, lost: Callable[[], None]) -> None:
-        """Let the bytes be moved; `lost` is called when the guest's side ended. Raises OSError."""
+        """Let the bytes be moved; `lost` is called when the guest's side ended, perhaps again at the end of all. Raises
+        OSError, and then nothing is left open but the guest's socket."""
         self._guest.setblocking(True)
         inner.setblocking(True)
-        line, theirs = socket.socketpair()
-        memory = os.memfd_create("vmgate-counts", os.MFD_CLOEXEC)
-        try:
-            with inner, theirs:
-                os.ftruncate(memory, COUNTS)
-                self._counts = memoryview(mmap.mmap(memory, COUNTS)).cast("Q")
-                house.take([self._guest.fileno(), inner.fileno(), theirs.fileno(), memory])
-        except OSError:
-            line.close()
-            raise
-        finally:
-            os.close(memory)
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            theirs.enter_context(inner)
+            line, end = socket.socketpair()
+            ours.enter_context(line)
+            theirs.enter_context(end)
+            memory = os.memfd_create("vmgate-counts", os.MFD_CLOEXEC)
+            theirs.callback(os.close, memory)
+            os.ftruncate(memory, COUNTS)
+            self._counts = memoryview(mmap.mmap(memory, COUNTS)).cast("Q")
+            house.take([self._guest.fileno(), inner.fileno(), end.fileno(), memory])
+            ours.pop_all()
         line.setblocking(False)
         self._line, self._lost = line, lost
         asyncio.get_running_loop().add_reader(line, self._hear)
