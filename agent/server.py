@@ -136,6 +136,7 @@ async def serve(where: Listen, launcher: socket.socket, root: Root, manager: Man
     """Serve until SIGTERM or SIGINT (0), or until the launcher is gone (1). Raises ListenError. `manager` is told
     when the host can come in, and when no more."""
     line = Line(launcher, root)
+    aio.init_grpc_aio()  # and never undone: a poller of gRPC's may sleep for 10 s more, and does not survive its end
     server = aio.server(options=OPTIONS)
     guest_pb2_grpc.add_GuestServiceServicer_to_server(guest_pb2_grpc.GuestServiceServicer(), server)  # type: ignore[no-untyped-call]
     vmgate_pb2_grpc.add_AgentServicer_to_server(AgentService(), server)  # type: ignore[no-untyped-call]

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import grpc
@@ -229,12 +230,21 @@ class Channel:
         await self._relay.over
 
 
+@cache
+def keep_grpc() -> None:
+    """From now on gRPC runs until the process ends, and not until its last channel is closed: it starts a poller of its
+    own when a socket takes no more, which sleeps for up to 10 s and does not survive gRPC's end (grpcio 1.85.1: a
+    segmentation fault). EventEngine has no such poller; why it is not used, this package's beginning says."""
+    aio.init_grpc_aio()
+
+
 async def open_channel(dialer: Dialer, house: PumpHouse) -> Channel:
     """Dial, let gRPC connect, ask the agent who it is. Awaited by asyncio. `house`: where its bytes are moved.
 
     Raises AgentVSockDialError, or GuestBooting while nobody listens in the guest. Takes at most
     the dialer's limits and HELLO_SECONDS; cancelled, it leaves nothing open.
     """
+    keep_grpc()
     place = dialer.place
     relay = Relay(await dialer.dial())
     channel: Channel | None = None
