@@ -26,7 +26,7 @@ class Plan:
 
 
 FULL = Plan(rounds=7, budget=150, mib=1024, files=10_000, strokes=300, sessions=(1, 10, 100, 500), logins=200)
-QUICK = Plan(rounds=3, budget=2, mib=64, files=150, strokes=40, sessions=(1, 10), logins=16)
+QUICK = Plan(rounds=3, budget=2, mib=64, files=100, strokes=40, sessions=(1, 10), logins=8)
 GUARD = Plan(rounds=4, budget=3, mib=64, files=200, strokes=50, sessions=(1, 10), logins=24)
 
 
