@@ -12,6 +12,7 @@ import fcntl
 import os
 import re
 import stat
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -58,18 +59,20 @@ class Destination:
         self._into = ""
         self._at = 0
         self._inodes: dict[str, tuple[int, int]] = {}  # of the files that were put, for hard links
+        self._working = threading.Lock()
         self.entries = 0
 
     def take(self, pieces: list[Outbound]) -> list[EntryError]:
-        """The next pieces; what could not be put."""
+        """The next pieces, none after `close`; what could not be put."""
         problems: list[EntryError] = []
-        for piece in pieces:
-            path = self._entry.path if self._entry is not None else getattr(piece, "path", "")
-            try:
-                self._piece(piece, problems)
-            except OSError as error:
-                self._drop()
-                problems.append(EntryError(os.strerror(error.errno or errno.EIO), path))
+        with self._working:
+            for piece in pieces if self._levels else ():
+                path = self._entry.path if self._entry is not None else getattr(piece, "path", "")
+                try:
+                    self._piece(piece, problems)
+                except OSError as error:
+                    self._drop()
+                    problems.append(EntryError(os.strerror(error.errno or errno.EIO), path))
         return problems
 
     def _piece(self, piece: Outbound, problems: list[EntryError]) -> None:
@@ -199,9 +202,11 @@ class Destination:
             self._file = -1
 
     def close(self) -> None:
-        """Leave everything; what has no end is not there. Idempotent."""
-        self._drop()
-        self._leave(0)
+        """Leave everything, when a thread that takes pieces is through with them: a descriptor that is closed under
+        it could be another file's by then. What has no end is not there. Idempotent."""
+        with self._working:
+            self._drop()
+            self._leave(0)
 
 
 def unused() -> str:

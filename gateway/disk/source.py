@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -56,10 +57,20 @@ class Source:
         self._above: list[tuple[int, int]] = []  # identities of the directories on the way down
         root.lstat()  # OSError for what is not there at all
         self._pieces = self._visit(str(root), None, "")
+        self._reading = threading.Lock()
+        self._closed = False
 
     def batch(self) -> list[Inbound | EntryError]:
-        """The next pieces, in lexical order, parents first; none at the end. An Entry with `resume`
-        is the last of its batch. Problems with what cannot be read stand between the entries."""
+        """The next pieces, in lexical order, parents first; none at the end and after `close`. An Entry with
+        `resume` is the last of its batch. Problems with what cannot be read stand between the entries."""
+        try:
+            with self._reading:
+                return self._next()
+        finally:
+            if self._closed:
+                self.close()
+
+    def _next(self) -> list[Inbound | EntryError]:
         batch: list[Inbound | EntryError] = []
         size = 0
         for piece in self._pieces:
@@ -70,8 +81,13 @@ class Source:
         return batch
 
     def close(self) -> None:
-        """Close what is open."""
-        self._pieces.close()
+        """Close what is open: now, or as soon as the thread that reads a batch is through with it. Never waits."""
+        self._closed = True
+        if self._reading.acquire(blocking=False):
+            try:
+                self._pieces.close()
+            finally:
+                self._reading.release()
 
     def _visit(self, name: str, directory: int | None, below: str) -> Pieces:
         shown = str(self._root / below) if below else str(self._root)

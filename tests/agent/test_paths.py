@@ -22,6 +22,7 @@ from agent.copy.piece import Header
 from agent.copy.words import CopyError
 from proto import vmgate_pb2 as pb
 from proto.vmgate_pb2 import DIRECTORY, HARD_LINK, SYMLINK
+from tests.agent.scene import Scene, scene, state
 from tests.support.counts import count
 from tests.support.processes import until
 from tests.support.putting import Told, putting, taking
@@ -36,53 +37,6 @@ def walk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """Both ways to go down: the kernel's, and ours for kernels without it."""
     monkeypatch.setattr(beneath, "opened", WALKS[request.param])
     return str(request.param)
-
-
-def state(root: Path) -> dict[str, tuple[object, ...]]:
-    """All that can be seen of a tree, but the times of reading."""
-    found = {}
-    for path in [root, *sorted(root.rglob("*"))]:
-        seen = path.lstat()
-        content: object = None
-        if path.is_symlink():
-            content = os.readlink(path)
-        elif stat.S_ISREG(seen.st_mode):
-            content = path.read_bytes()
-        found[str(path)] = (seen.st_mode, seen.st_uid, seen.st_gid, seen.st_mtime_ns, seen.st_nlink, content)
-    return found
-
-
-class Scene:
-    """A target that somebody prepared, and beside it what must stay as it is."""
-
-    def __init__(self, root: Path) -> None:
-        self.target, self.outside = root / "target", root / "outside"
-        (self.outside / "sub").mkdir(parents=True)
-        (self.outside / "secret").write_text("secret")
-        (self.outside / "sub/file").write_text("file")
-        (self.target / "dir/sub").mkdir(parents=True)
-        (self.target / "file").write_text("old")
-        for name, target in {
-            "up": "..",
-            "out": "../outside",
-            "absolute": str(self.outside),
-            "deep": "dir/../../outside",
-            "here": ".",
-            "magic": "/proc/self/root",
-            "cwd": "/proc/self/cwd",
-            "leak": "../outside/secret",
-            "loop": "loop",
-            "dangling": "../outside/new",
-            "chain": "out",
-        }.items():
-            (self.target / name).symlink_to(target)
-        os.mkfifo(self.target / "fifo")
-
-
-@contextmanager
-def scene() -> Iterator[Scene]:
-    with tempfile.TemporaryDirectory(prefix="vmgate-test-") as name:
-        yield Scene(Path(name))
 
 
 NOT_BELOW = "an entry's path is not one below the start"

@@ -16,7 +16,7 @@ from agent.copy import put
 from agent.copy.frames import LENGTH, Frames, Gone
 from agent.order import Broken
 from proto import vmgate_pb2 as pb
-from tests.agent.test_paths import scene, state
+from tests.agent.scene import scene, state
 from tests.support.counts import count
 from tests.support.putting import putting
 from tests.support.trees import END, FINISH, entry, request

@@ -17,7 +17,8 @@ import pytest
 from tests.support.counts import count
 from tests.support.ports import free_port
 from tests.whole.conftest import Demo
-from tests.whole.test_forward import Server, ask, forwarding
+from tests.whole.services import Server, ask
+from tests.whole.test_forward import forwarding
 from tests.whole.test_openssh import MIB, run
 
 pytestmark = pytest.mark.vm

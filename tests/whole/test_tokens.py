@@ -274,44 +274,84 @@ def shown(pid: int) -> bytes:
     return b"\n".join(Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
 
 
+class Secrets:
+    """What the gateway is given in files of its own, good ones and bad; all else in its directory it wrote."""
+
+    def __init__(self, given: Path) -> None:
+        given.mkdir()
+        self.given = given
+        self.shared, self.short = secrets.token_urlsafe(48), secrets.token_urlsafe(20)
+        self.private = private_pem(private_key("rsa", 3))
+        files = {"shared": self.shared.encode(), "short": self.short.encode()}
+        files |= {"rsa.pem": public_pem(private_key("rsa", 2)), "private.pem": self.private}
+        for name, text in files.items():
+            (given / name).write_bytes(text)
+            (given / name).chmod(0o600)
+
+    @property
+    def tables(self) -> str:
+        """The good ones."""
+        return (
+            f'[[tokens]]\nissuer = "{ISSUER}/here"\nkey_files = "{self.given}/rsa.pem"\n'
+            f"secret_files = \"{self.given}/shared\"\n[[policy.rules]]\nallow = '*'\n"
+        )
+
+    @property
+    def mistakes(self) -> list[str]:
+        """Lines that no configuration is taken with."""
+        files = [f'secret_files = "{self.given}/short"', f'key_files = "{self.given}/private.pem"']
+        return [*files, f'secret = "{self.short}"']
+
+    @property
+    def words(self) -> list[str]:
+        """What is to be read nowhere."""
+        return [SECRET, self.shared, self.short, *self.private.decode().splitlines()[1:-1]]
+
+
+def reload_wrongly(house: Demo, state: Path, mistake: str) -> None:
+    """With that line in the configuration, until the log says that it is not taken."""
+
+    def refused() -> int:
+        return (state / "gateway.log").read_text().count("Not reloaded")
+
+    before = refused()
+    (state / "vmgate.toml").write_text(f"{(state / 'vmgate.toml').read_text()}[[tokens]]\n{mistake}\n")
+    os.kill(house.gateway_pid, signal.SIGHUP)
+    until(lambda: refused() > before)
+
+
+def keep_what_is_shown(house: Demo, state: Path, workers: int) -> None:
+    """The metrics, and what everybody may see of the gateway's processes, beside what it writes."""
+    with urllib.request.urlopen(house.about["metrics_url"], timeout=60) as page:
+        (state / "metrics").write_bytes(page.read())
+    processes = [house.gateway_pid, *children(house.gateway_pid)]
+    assert len(processes) > (workers if workers > 1 else 0)
+    (state / "process").write_bytes(b"\n".join(map(shown, processes)))
+
+
 @pytest.mark.parametrize(("form", "workers"), [("text", 1), ("json", 2)])
 def test_no_token_and_no_secret_is_in_anything_that_is_written(
     tmp_path: Path, agent: RealAgent, published: Served, form: str, workers: int
 ) -> None:
     state = tmp_path / "state"
     state.mkdir()
-    given = tmp_path / "given"  # what the gateway reads; all else it wrote
-    given.mkdir()
-    shared, short = secrets.token_urlsafe(48), secrets.token_urlsafe(20)
-    files = {"shared": shared.encode(), "short": short.encode()}
-    files |= {"rsa.pem": public_pem(private_key("rsa", 2)), "private.pem": private_pem(private_key("rsa", 3))}
-    for name, text in files.items():
-        (given / name).write_bytes(text)
-        (given / name).chmod(0o600)
+    given = Secrets(tmp_path / "given")
     tables = (
         f'[log]\nlevel = "debug"\nformat = "{form}"\n[recording]\nexecs = true\ninput = true\ninstances = ["*"]\n'
         + by_url(published)
-        + f'[[tokens]]\nissuer = "{ISSUER}/here"\nkey_files = "{given}/rsa.pem"\nsecret_files = "{given}/shared"\n'
-        "[[policy.rules]]\nallow = '*'\n"
+        + given.tables
     )
     with house_of(state, agent, tables, workers) as house:
         until(lambda: published.asked >= workers)
         uses = Uses(house)
-        for token in tokens(shared):
+        for token in tokens(given.shared):
             if token.isascii():
                 uses.over_http(token)
                 uses.over_websocket(token)
             uses.over_ssh(token)
-        for mistake in (f'secret_files = "{given}/short"', f'key_files = "{given}/private.pem"', f'secret = "{short}"'):
-            before = (state / "gateway.log").read_text().count("Not reloaded")
-            (state / "vmgate.toml").write_text(f"{(state / 'vmgate.toml').read_text()}[[tokens]]\n{mistake}\n")
-            os.kill(house.gateway_pid, signal.SIGHUP)
-            until(lambda before=before: (state / "gateway.log").read_text().count("Not reloaded") > before)
-        with urllib.request.urlopen(house.about["metrics_url"], timeout=60) as page:
-            (state / "metrics").write_bytes(page.read())
-        processes = [house.gateway_pid, *children(house.gateway_pid)]
-        assert len(processes) > (workers if workers > 1 else 0)
-        (state / "process").write_bytes(b"\n".join(map(shown, processes)))
+        for mistake in given.mistakes:
+            reload_wrongly(house, state, mistake)
+        keep_what_is_shown(house, state, workers)
     inputs = {"vmgate.toml", "secret"}
     written = {path: path.read_bytes() for path in state.rglob("*") if path.is_file() and path.name not in inputs}
     names = {path.name for path in written}
@@ -320,12 +360,10 @@ def test_no_token_and_no_secret_is_in_anything_that_is_written(
     everything = b"\n".join(written.values()).decode("utf-8", "replace")
     for here_too in ("anna-of-old", "anna-by-url", "anna-by-file", "anna-by-secret", "typed", "invalid token"):
         assert here_too in everything, f"{here_too} should have been told"
-    key = private_pem(private_key("rsa", 3)).decode().splitlines()[1:-1]
-    secret_words = [SECRET, shared, short, *key, *uses.used]
     assert len(uses.used) > 30
     found = {
         (piece[:12], path.name)
-        for words in secret_words
+        for words in (*given.words, *uses.used)
         for piece in pieces(words)
         for path, text in written.items()
         if piece.encode() in text

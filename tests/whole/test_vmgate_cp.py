@@ -261,7 +261,7 @@ def test_a_copy_that_breaks_leaves_the_old_file_and_is_gone_on_with(demo: Demo, 
         way.reached.wait(600)
         way.cut()
         _, err = child.communicate(timeout=100)
-    assert child.returncode == 255
+    assert child.returncode == 255, err
     assert b"was lost" in err
     assert inside(demo, f"cat {there}/large") == "old\n"
     with wire(demo) as way:
