@@ -23,6 +23,7 @@ from itertools import count, islice
 from pathlib import Path
 
 from tests.openssh.offers import offers
+from tests.openssh.revoked import answering
 from tests.openssh.scripts import DOCUMENT, PACKAGE, SCRIPTS, SUITE, VERSION, Script, document
 from tests.openssh.ward import TIMED_OUT
 
@@ -30,6 +31,7 @@ TREE = Path(__file__).parents[2]
 LOGS = TREE / "build" / "regress"
 TOOLS = ("netcat", "mkdtemp", "modpipe", "check-perm", "setuid-allowed", "config.h")  # looked for beside the keys
 PORT = 4242
+ASKED = "revoked"  # the socket at which the gateway's own code is asked
 END = 15  # seconds that a ward gets beyond its script's time
 NAMESPACE = ("unshare", "--net")
 
@@ -72,7 +74,7 @@ exec scp "$@"
 KEYGEN_WRAPPER = """#!/bin/sh
 # ssh-keygen, which makes RSA keys of 3072 bits where 2048 are asked for: a host key must have as many; and
 # which asks the gateway's own code what a list revokes.
-[ "$1" != -Qf ] || PYTHONPATH='{tree}' exec '{python}' -m tests.openssh.revoked "$2" "$3"
+[ "$1" != -Qf ] || exec '{python}' -I -S '{tree}/tests/openssh/ask.py' '{socket}' "$2" "$3"
 for word; do shift; [ "$word" != 2048 ] || word=3072; set -- "$@" "$word"; done
 exec ssh-keygen "$@"
 """
@@ -195,7 +197,7 @@ def prepare(place: Path) -> None:
     """What all scripts share: a key of each kind, and ssh-keygen."""
     (place / "keys").mkdir()
     # Before the keys: a script makes anew what is older.
-    write_command(place / "keygen-shim", KEYGEN_WRAPPER.format(tree=TREE, python=sys.executable))
+    write_command(place / "keygen-shim", KEYGEN_WRAPPER.format(tree=TREE, python=sys.executable, socket=place / ASKED))
     for kind in offers()["key-plain"]:
         subprocess.run(["ssh-keygen", "-q", "-N", "", "-t", kind, "-f", place / "keys" / kind], check=True)
 
@@ -232,7 +234,7 @@ def run(scripts: Sequence[Script], jobs: int) -> int:
         prepare(place)
         # The long ones first, so that none of them is left alone at the end.
         due = sorted((script for script in scripts if not script.skip), key=lambda script: -script.seconds)
-        with ThreadPoolExecutor(jobs if prefix else 1) as pool:
+        with answering(place / ASKED), ThreadPoolExecutor(jobs if prefix else 1) as pool:
             try:
                 for done in as_completed([pool.submit(Run(script, place, prefix).line) for script in due]):
                     tell(done.result())
