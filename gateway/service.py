@@ -199,6 +199,9 @@ class Gateway(Service):
         self._audit.close()
         await self._listeners.close()
         self._manager.close()
+        # Python gives signals back their defaults on its way out: one more wish to stop would kill us there.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
 
     def stopService(self) -> Deferred[None]:
         """Close the listeners, let the sessions live for as long as they may, end the rest with a word, and

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -172,6 +173,20 @@ def test_a_connection_with_nothing_left_on_it_is_closed(tmp_path: Path, agent: R
         stop(house)
         until(lambda: gone(house), 60, "it stops")
         until(lambda: not control.exists(), 60, "the client noticed")
+
+
+def test_whoever_asks_it_to_stop_until_it_is_gone_sees_it_end_with_code_0(tmp_path: Path, agent: RealAgent) -> None:
+    def ask(process: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            while True:
+                signal.pidfd_send_signal(process, signal.SIGTERM)
+                time.sleep(0.001)
+        os.close(process)
+
+    with gateway(tmp_path, {"alpha": f'agent_socket = "{agent.path}"'}) as house:
+        asking = threading.Thread(target=ask, args=(os.pidfd_open(house.gateway_pid),))
+        asking.start()
+    asking.join()
 
 
 def test_keys_that_cannot_be_read_make_it_unready(tmp_path: Path, agent: RealAgent) -> None:
