@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import random
 import signal
@@ -19,6 +18,7 @@ from agent.copy import temporary
 from proto import vmgate_pb2 as pb
 from tests.support.agent import SECONDS, Client, RealAgent
 from tests.support.counts import count
+from tests.support.locks import unlocked
 from tests.support.processes import children, open_files, until
 from tests.support.putting import putting
 from tests.support.trees import END, Put, entry, put, request
@@ -217,15 +217,6 @@ class TestResume:
     def test_without_a_name_nothing_is_kept(self, tmp_path: Path) -> None:
         putting(tmp_path, [request(entry=pb.PutEntry(path=b"f", size=9)), request(data=b"half")], end=False)
         assert os.listdir(tmp_path) == []
-
-
-def unlocked(path: Path) -> bool:
-    with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
 
 
 def test_the_names_of_links_are_cleared_up_too(tmp_path: Path) -> None:

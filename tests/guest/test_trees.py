@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import stat
@@ -22,6 +21,7 @@ from proto import guest_pb2 as pb
 from tests.guest.scripted import ScriptedAgent
 from tests.guest.test_hostile import says
 from tests.support.counts import count
+from tests.support.locks import unlocked
 from tests.support.muxer import Muxer
 from tests.support.processes import until
 
@@ -103,16 +103,6 @@ async def test_what_is_no_file_stays_behind_and_is_named_each_way(
     assert os.listdir(tmp_path / "back") == os.listdir(tmp_path / "inside") == ["x"]
 
 
-def nobody_writes(part: Path) -> bool:
-    """Whoever writes it holds a lock on it."""
-    with part.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
-
-
 @pytest_twisted.ensureDeferred
 async def test_a_broken_copy_is_gone_on_with(pool: Pool, dialer: MuxerDialer, tmp_path: Path) -> None:
     data = os.urandom(8 << 20)
@@ -129,7 +119,7 @@ async def test_a_broken_copy_is_gone_on_with(pool: Pool, dialer: MuxerDialer, tm
         pass
     upload.close()
     (part,) = (name for name in os.listdir(tmp_path) if name.startswith(".vmgate-"))
-    await threaded(lambda: until(lambda: nobody_writes(tmp_path / part), what="the agent let go of it"))
+    await threaded(lambda: until(lambda: unlocked(tmp_path / part), what="the agent let go of it"))
     assert not (tmp_path / "inside").exists()
     report = await copy_to_instance(dialer, local, f"{tmp_path}/inside", resume=True, pool=pool)
     assert (tmp_path / "inside").read_bytes() == data
